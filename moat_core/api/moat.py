@@ -1,0 +1,273 @@
+"""`Moat`: the plugins, the state and the connections of one program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from moat_core.api.handle import AttachedRun, OnOutput, RunHandle
+from moat_core.api.runs import RunInfo, find_run, list_runs
+from moat_core.config import Config, ConfigSchema, load_config
+from moat_core.errors import RunOver, UsageError
+from moat_core.events import Event
+from moat_core.hooks.dispatch import Dispatcher
+from moat_core.hooks.manager import PluginInfo, PluginManager, load_plugins
+from moat_core.ledger import Connections, Kinds, Ledger, Upkeep, Watchdog, kinds_of
+from moat_core.ledger.ledger import LedgerStep
+from moat_core.lifecycle import GRACE_S, Opened, Run
+from moat_core.plan import Plan, RunRequest, make_plan, runtimes
+from moat_core.runtime.base import Runtime
+from moat_core.runtime.load import load_attribute
+from moat_core.store import Home, Store, default_home
+from moat_core.types import Mount, RunState
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Moat"]
+
+
+class Moat:
+    """Opens runs. Enter it once in a program; many runs may be alive in it at a time.
+
+    Args:
+        home: The state folder; ``MOAT_HOME`` or the platform's if not given.
+        without: Plugins to leave out.
+        plugins: Further plugin objects, by name.
+        grace_s: What undoing one thing of a run may take, in seconds.
+        on_warning: Told one sentence when something is odd about the state folder.
+        owner_kind: Who may end its runs from outside, and how: ``library``, ``foreground`` or ``detached``.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        without: Iterable[str] = (),
+        plugins: Mapping[str, object] | None = None,
+        grace_s: float = GRACE_S,
+        on_warning: Callable[[str], None] | None = None,
+        owner_kind: str = "library",
+    ) -> None:
+        self.home = Home(home if home is not None else default_home())
+        self.store = Store(self.home, on_warning)
+        self.grace_s = grace_s
+        self._without = tuple(without)
+        self._extra = dict(plugins or {})
+        self._owner_kind = owner_kind
+        self._dispatcher: Dispatcher | None = None
+        self._schema: ConfigSchema | None = None
+        self._kinds: Kinds | None = None
+        self._connections: Connections | None = None
+        self._watchdog = Watchdog(self.home)
+
+    async def __aenter__(self) -> Self:
+        self._connections = await Connections().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._connections is not None
+        connections, self._connections = self._connections, None
+        await connections.__aexit__(kind, error, trace)
+        # A run that could not be undone is the watchdog's from here on: it is left without a word.
+        self._watchdog.stop(orderly=self._watchdog.pid is None or not self.store.unfinished_of(os.getpid()))
+        self.store.close()
+
+    # -- plugins and config ------------------------------------------------------------------------------------
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The loaded plugins' hooks; loading happens at the first use."""
+        if self._dispatcher is None:
+            manager = load_plugins(without=self._without)
+            for name, plugin in self._extra.items():
+                manager.register(plugin, name)
+            self._dispatcher = Dispatcher(manager)
+        return self._dispatcher
+
+    @property
+    def plugins(self) -> PluginManager:
+        """The plugin manager."""
+        return self.dispatcher.plugins
+
+    def plugin_infos(self) -> list[PluginInfo]:
+        """Return what is loaded, disabled or broken."""
+        return list(self.plugins.plugins.values())
+
+    @property
+    def schema(self) -> ConfigSchema:
+        """The config's schema, with every plugin's section."""
+        if self._schema is None:
+            schema = ConfigSchema()
+            for impl in self.plugins.implementations("moat_add_config"):
+                with schema.contributing(impl.plugin_name):
+                    self.dispatcher.call(impl, "moat_add_config", schema=schema)
+            self._schema = schema
+        return self._schema
+
+    def config(self, folder: str | os.PathLike[str], options: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+        """Read the config of the workspace FOLDER, merged with the user's and the environment's.
+
+        Raises:
+            ConfigError: With every problem found.
+        """
+        overrides = {
+            f"{section}.{key}": (value, "argument")
+            for section, values in (options or {}).items()
+            for key, value in values.items()
+        }
+        return load_config(self.schema, Path(folder), environ=os.environ, overrides=overrides)
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def request(self, workspace: str | os.PathLike[str] = ".", **arguments: Any) -> RunRequest:
+        """Make a `RunRequest`; mounts may be ``"SRC:DST[:ro]"`` strings, and sequences lists."""
+        arguments["mounts"] = tuple(_mount(mount) for mount in arguments.get("mounts", ()))
+        arguments["dependencies"] = tuple(arguments.get("dependencies", ()))
+        if arguments.get("command") is not None:
+            arguments["command"] = tuple(arguments["command"])
+        try:
+            return RunRequest(workspace=Path(os.path.abspath(workspace)), **arguments)
+        except TypeError as error:
+            raise UsageError(f"A run cannot be asked for like that: {error}.") from error
+
+    def plan(self, request: RunRequest) -> Plan:
+        """Decide what REQUEST comes to. No engine is asked and nothing is changed."""
+        return make_plan(request, self.config(request.workspace, request.options), self.dispatcher)
+
+    def run(
+        self,
+        workspace: str | os.PathLike[str] = ".",
+        *,
+        command: Sequence[str] | None = None,
+        on_output: OnOutput | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **arguments: Any,
+    ) -> RunHandle:
+        """Open a run: ``async with moat.run("./project", dependencies=["python"]) as run``.
+
+        Args:
+            workspace: The folder that appears at ``/workspace``.
+            command: The run's own command, see `RunHandle.wait`. Without one (and whatever the config says)
+                the container waits for ``exec``.
+            on_output: Awaited with each piece of its own command's output; it is then not kept in memory.
+            on_event: Called with every event of the run, from its first.
+            arguments: See `RunRequest`.
+
+        Raises:
+            ConfigError, PlanError: When it is entered: it cannot be, with every reason.
+            HostError: When it is entered: the engine does not answer or refuses.
+        """
+        request = self.request(workspace, command=command, hold=command is None, **arguments)
+        return self.open(request, on_output=on_output, on_event=on_event)
+
+    def open(
+        self,
+        request: RunRequest,
+        *,
+        plan: Plan | None = None,
+        on_output: OnOutput | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> RunHandle:
+        """Open a run from a request (and its plan, if it was made already)."""
+
+        async def make() -> tuple[Run, Opened]:
+            run, opened = self._make_run(plan or self.plan(request))
+            if on_event is not None:
+                run.events.subscribe(on_event)
+            return run, opened
+
+        return RunHandle(make, on_output)
+
+    async def list(self, *, over: bool = False) -> list[RunInfo]:
+        """Return the live runs under this home, newest first (with those that are OVER, if so asked)."""
+        return await list_runs(self.store, self._connect, runtimes(self.dispatcher), over=over)
+
+    async def find(self, reference: str) -> RunInfo:
+        """Return the run that an id, a unique id prefix or a name means.
+
+        Raises:
+            UnknownName: None or several match; the hint names them.
+        """
+        return await find_run(self.store, self._connect, runtimes(self.dispatcher), reference)
+
+    async def attach(self, reference: str) -> AttachedRun:
+        """Return a handle to a live run of another process, by id, unique id prefix or name.
+
+        Raises:
+            UnknownName: There is no such run.
+            RunOver: It is not alive.
+        """
+        info = await self.find(reference)
+        if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
+            raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
+        runtime = await self._connect(info.runtime, info.address)
+        return AttachedRun(info.name, await runtime.get_sandbox(info.sandbox))
+
+    def watch(self) -> None:
+        """Start the watchdog now; opening a run does so by itself."""
+        self._watchdog.start()
+
+    def upkeep(self, *, automatic: bool = False) -> Upkeep:
+        """Return what looks after things outside any run."""
+        return Upkeep(self.store, self.dispatcher, self._entered(), automatic=automatic)
+
+    # -- plumbing ----------------------------------------------------------------------------------------------
+
+    def _entered(self) -> Connections:
+        if self._connections is None:
+            raise RunOver("This Moat is not open.", hint="Use it with `async with Moat() as moat`.")
+        return self._connections
+
+    async def _connect(self, runtime: str, address: str) -> Runtime:
+        kind = self._runtime_class(runtime)
+        return await self._entered().get(kind, address)
+
+    def _runtime_class(self, name: str) -> type[Runtime]:
+        known = runtimes(self.dispatcher)
+        if name not in known:
+            raise UsageError(
+                f"The runtime '{name}' is not registered.", hint="The plugin that brings it is not loaded: `moat plugins`."
+            )
+        kind: type[Runtime] = load_attribute(known[name].load)
+        return kind
+
+    def _make_run(self, plan: Plan) -> tuple[Run, Opened]:
+        kind = self._runtime_class(plan.runtime)
+        if self._kinds is None:
+            self._kinds = kinds_of(self.dispatcher)
+        ledger = Ledger(plan.run_id, self.store, self._kinds, self._entered(), self._on_step())
+        run = Run(
+            plan=plan,
+            home=Path(self.home.run_folder(plan.run_id)),
+            locks=Path(self.home.locks),
+            address=kind.find_address(),
+            labels={"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": f"{os.getpid()}"},
+            dispatcher=self.dispatcher,
+            ledger=ledger,
+            runtime_class=kind,
+            grace_s=self.grace_s,
+        )
+        probe = runtimes(self.dispatcher)[plan.runtime].probe
+        return run, Opened(self.home, self.store, self._watchdog, self._owner_kind, probe)
+
+    def _on_step(self) -> Callable[[LedgerStep], Awaitable[None]] | None:
+        if not self.dispatcher.has("moat_on_ledger_step"):
+            return None
+
+        async def tell(step: LedgerStep) -> None:
+            await self.dispatcher.notify("moat_on_ledger_step", step=step)
+
+        return tell
+
+
+def _mount(mount: Mount | str) -> Mount:
+    if isinstance(mount, Mount):
+        return mount
+    from moat_core.config import parse_mount_flag
+
+    return parse_mount_flag(mount, Path.cwd())

@@ -1,0 +1,238 @@
+"""The owner of a detached run: ``python -m moat_core.api.supervisor``, in a session of its own.
+
+What it shall own comes through its standard input as one JSON object, so that no secret is in an argv, a file or
+the environment of anybody else. It answers on its standard output, one JSON object a line: ``progress``, ``warning``,
+then ``ready`` or ``error``, and then closes it. Its own troubles go to ``supervisor.log`` in the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from moat_core.errors import HostError, MoatError
+
+if TYPE_CHECKING:
+    from moat_core.api.moat import Moat
+    from moat_core.events import Event
+    from moat_core.plan import RunRequest
+    from moat_core.store import Home
+
+__all__ = ["adopt", "detach", "main"]
+
+_START_S = 3600.0
+"""Pulling and building may take long; a supervisor that dies is noticed at once by its closed pipe."""
+
+
+async def detach(
+    home: Home, request: RunRequest, *, without: tuple[str, ...] = (), on_message: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Start a supervisor for REQUEST and return what it said when the run was ready.
+
+    Args:
+        on_message: Told every ``progress`` and ``warning``.
+
+    Raises:
+        MoatError: The run could not be opened; the supervisor has undone everything.
+    """
+    task = {"home": home.path, "without": list(without), "request": request.to_json()}
+    return await _supervise(home, request.run_id, task, (), on_message)
+
+
+async def adopt(home: Home, run_id: str, lock_fd: int, *, without: tuple[str, ...] = ()) -> None:
+    """Hand a live run over to a supervisor: its lock goes with the open file, without a moment in between."""
+    task = {"home": home.path, "without": list(without), "adopt": run_id, "lock_fd": lock_fd}
+    await _supervise(home, run_id, task, (lock_fd,), lambda message: None)
+
+
+async def _supervise(
+    home: Home, run_id: str, task: dict[str, Any], pass_fds: tuple[int, ...], on_message: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    folder = home.run_folder(run_id)
+    home.make()
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, "supervisor.log"), "ab") as log:
+        async with _started(log, pass_fds) as process:
+            assert process.stdin is not None
+            await process.stdin.send(json.dumps(task).encode())
+            await process.stdin.aclose()
+            with anyio.fail_after(_START_S):
+                async for message in _messages(process):
+                    if "ready" in message:
+                        ready: dict[str, Any] = message["ready"]
+                        return ready
+                    if "error" in message:
+                        raise _error(message["error"])
+                    on_message(message)
+    raise HostError(
+        f"The supervisor of {run_id} died before the run was ready.",
+        hint=f"What it made is being undone. Its last words are in {os.path.join(folder, 'supervisor.log')}.",
+    )
+
+
+@asynccontextmanager
+async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[anyio.abc.Process]:
+    """Start the supervisor; if we leave early, by Ctrl-C or an error, ask it to end, and wait for that."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = await anyio.open_process(
+        [sys.executable, "-m", "moat_core.api.supervisor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+        pass_fds=pass_fds,
+        env=environ,
+    )
+    try:
+        yield process
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+        raise
+
+
+async def _messages(process: anyio.abc.Process) -> AsyncIterator[dict[str, Any]]:
+    assert process.stdout is not None
+    buffer = b""
+    async for chunk in process.stdout:
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def _error(data: dict[str, Any]) -> MoatError:
+    """Make the supervisor's error again; the class matters only for its code and exit status."""
+    error = MoatError(data["message"], hint=data["hint"], **data["details"])
+    error.code = data["code"]  # type: ignore[misc]
+    error.exit_code = data["exit_code"]  # type: ignore[misc]
+    return error
+
+
+# -- in the supervisor itself ----------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Read what to own, own it to its end."""
+    task = json.loads(sys.stdin.buffer.read())
+    os.chdir("/")  # pin nobody's folder
+    try:
+        return anyio.run(_main, task)
+    except MoatError as error:
+        _tell({"error": {**error.to_json(), "exit_code": error.exit_code}})
+        _log(f"{error.message} {error.hint}")
+        return error.exit_code
+
+
+async def _main(task: dict[str, Any]) -> int:
+    from moat_core.api.moat import Moat
+
+    moat = Moat(home=task["home"], without=task["without"], owner_kind="detached", on_warning=_log)
+    async with moat:
+        if "adopt" in task:
+            return await _adopted(moat, task["adopt"], task["lock_fd"])
+        return await _requested(moat, task["request"])
+
+
+async def _requested(moat: Moat, data: dict[str, Any]) -> int:
+    from moat_core.api.live import live
+    from moat_core.plan import RunRequest
+
+    handle = moat.open(RunRequest.from_json(data), on_event=_on_event, on_output=_drop)
+
+    async def ready() -> None:
+        _tell({"ready": {"id": handle.id, "name": handle.name, "oci_runtime": handle.oci_runtime, "pid": os.getpid()}})
+        _hang_up()
+
+    lived = await live(handle, on_ready=ready)
+    for problem in lived.run.problems if lived.run else ():
+        _log(str(problem))
+    return lived.exit_code
+
+
+async def _adopted(moat: Moat, run_id: str, lock_fd: int) -> int:
+    """Own a run that another process opened: wait for its end, then undo what its rows say."""
+    import time
+
+    from moat_core.store.log import LogWriter
+    from moat_core.store.paths import Lock
+
+    lock = Lock(moat.home.run_lock(run_id))
+    lock.adopt(lock_fd)
+    attached = await moat.attach(run_id)
+    moat.watch()
+    moat.store.update_run(run_id, owner_pid=os.getpid(), owner_kind="detached")
+    _tell({"ready": {"id": run_id, "pid": os.getpid()}})
+    _hang_up()
+    # The engine's own copy is whole: ours begins anew from it, so that not a line is lost in the hand-over.
+    folder = moat.home.run_folder(run_id)
+    for name in ("log", "log.1"):
+        if os.path.exists(os.path.join(folder, name)):
+            os.unlink(os.path.join(folder, name))
+    log = LogWriter(folder)
+    async for output in attached.sandbox.logs(tail=None, follow=True):
+        log.write(output.stream, output.data)
+    log.close()
+    ended = await attached.sandbox.wait()
+    problems = await moat.upkeep().destroy(run_id)
+    for problem in problems:
+        _log(str(problem))
+    moat.store.update_run(
+        run_id,
+        phase="finish" if problems else "over",
+        status="finished",
+        ended=time.time(),
+        exit_code=ended.exit_code,
+    )
+    lock.release()
+    return 0
+
+
+def _on_event(event: Event) -> None:
+    from moat_core.events import Progress, Warned
+
+    if isinstance(event, Progress):
+        _tell({"progress": {"task": event.task, "text": event.text, "done": event.done, "total": event.total,
+                            "finished": event.finished}})  # fmt: skip
+    elif isinstance(event, Warned):
+        _tell({"warning": event.problem.to_json()})
+
+
+async def _drop(_: object) -> None:
+    """The log has it; nobody else listens."""
+
+
+_OUT = 1
+
+
+def _tell(message: dict[str, Any]) -> None:
+    try:
+        os.write(_OUT, json.dumps(message).encode() + b"\n")
+    except OSError:
+        pass  # whoever asked has gone; the run goes on
+
+
+def _hang_up() -> None:
+    """Let go of the asker's pipe, so that it sees the end; what we still say goes nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, _OUT)
+    os.close(null)
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

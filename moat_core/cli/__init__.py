@@ -1,0 +1,1 @@
+"""The ``moat`` command: a thin client of the library. Only it prints."""

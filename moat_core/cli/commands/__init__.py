@@ -1,0 +1,1 @@
+"""One verb a module; imported when the verb is used."""

@@ -1,0 +1,237 @@
+"""``moat run``: in the foreground, detached, or only planned."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+import click
+
+from moat_core.api.live import live
+from moat_core.cli.context import CliContext, pass_cli, run_async
+from moat_core.cli.progress import ProgressPrinter
+from moat_core.cli.render import print_json, print_problem, say, warn
+from moat_core.cli.terminal import Screen, feed, follow_size, raw_mode, terminal_size
+from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
+from moat_core.errors import UsageError
+from moat_core.types import Output
+
+if TYPE_CHECKING:
+    from moat_core.api import Moat, RunHandle
+    from moat_core.plan import Plan, RunRequest
+
+__all__ = ["run"]
+
+_SIGPIPE_EXIT = 128 + 13
+
+
+class _AfterDashes(click.Command):
+    """A command whose ``--`` ends its own arguments: what follows is the user's, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            cut = args.index("--")
+            ctx.meta["moat.command"] = tuple(args[cut + 1 :])
+            args = args[:cut]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND ...]"]
+
+
+@click.command(cls=_AfterDashes)
+@click.argument("path", default=".", required=False)
+@click.argument("extra", nargs=-1, required=False, metavar="")
+@click.option("-n", "--name", help="The agent's name; part of its host names.")
+@click.option("-d", "--detach", is_flag=True, help="Return when the run is up; it lives on by itself.")
+@click.option("-i", "--interactive", is_flag=True, help="Pass standard input on; on a terminal, as a terminal.")
+@click.option("-e", "--env", multiple=True, metavar="K[=V]", help="Set a variable, or pass on yours.")
+@click.option("-m", "--mount", multiple=True, metavar="SRC:DST[:ro]", help="Mount a folder or file.")
+@click.option("-p", "--port", multiple=True, metavar="NAME=N", help="Publish port N as the endpoint NAME.")
+@click.option("--dep", multiple=True, metavar="NAME", help="Add a dependency; `moat deps list` shows them.")
+@click.option("--base-image", help="Use another base image (Debian or a derivative).")
+@click.option("--runtime", help="Use another runtime; `moat plugins` shows who brings them.")
+@click.option("--sandbox/--no-sandbox", default=None, help="Insist on gVisor, or go without it.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Kill the command after so long.")
+@click.option("--keep", is_flag=True, help="Leave the container behind, stopped, when it has ended well.")
+@click.option("--rebuild", is_flag=True, help="Build the image anew.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, and who contributed what; do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run or --detach: print JSON.")
+@click.pass_context
+@pass_cli
+def run(context: CliContext, ctx: click.Context, **options: Any) -> int:
+    """Run a command, or what agent.yaml says, in an isolated container.
+
+    PATH is the workspace (default: the current folder); it appears at /workspace. The exit code is the command's
+    own; 126 and 127 as shells use them, 128+n for signals, 2 for a mistake in what was asked, 125 for anything else.
+
+    \b
+    moat run -- pytest -q
+    moat run --dep node@22 -p web=3000 ./site -- npm start
+    moat run -i                          a shell
+    moat run -d --name api ./api         in the background; then: moat logs -f api
+    """
+    if options["extra"]:
+        raise click.UsageError(f"Put the command after `--`: moat run {options['path']} -- {' '.join(options['extra'])}")
+    request = _request(context.moat, ctx.meta.get("moat.command"), options)
+    plan = context.moat.plan(request)
+    if options["dry_run"]:
+        _show_plan(plan, as_json=options["as_json"])
+        return 0
+    if options["as_json"] and not options["detach"]:
+        raise click.UsageError("--json goes with --detach or --dry-run: stdout is the command's own.")
+    if options["detach"]:
+        return run_async(context, lambda moat: _detached(context, moat, request, plan, options))
+    return run_async(context, lambda moat: _foreground(moat, request, plan))
+
+
+def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any]) -> RunRequest:
+    path = Path(options["path"])
+    tty = options["interactive"] and os.isatty(0) and os.isatty(1)
+    config = moat.config(path) if path.is_dir() else None
+    configured = config.core.command if config else None
+    interactive = options["interactive"] or bool(config and config.core.interactive and command is None)
+    if command is None and configured is None and interactive:
+        command = ("/bin/bash",)
+    if command is None and configured is None and config and not (options["detach"] or options["dry_run"]):
+        raise UsageError(
+            "There is nothing to run.",
+            hint="Put a command after `--` or as `command:` into agent.yaml; "
+            "-i opens a shell, -d waits for `moat exec`.",
+        )
+    if command == ():
+        raise UsageError("The command after `--` is empty.", hint="moat run -- pytest -q")
+    if options["detach"] and options["interactive"]:
+        raise UsageError("--detach and --interactive exclude each other.", hint="Use `moat exec -i` on a detached run.")
+    return moat.request(
+        path,
+        command=command,
+        name=options["name"],
+        env=dict(parse_env_flag(text) for text in options["env"]),
+        mounts=[parse_mount_flag(text, Path.cwd()) for text in options["mount"]],
+        ports=dict(parse_port_flag(text) for text in options["port"]),
+        dependencies=options["dep"],
+        base_image=options["base_image"],
+        runtime=options["runtime"],
+        sandbox=options["sandbox"],
+        interactive=interactive,
+        tty=tty or (interactive and os.isatty(0) and os.isatty(1)),
+        size=terminal_size() if interactive and os.isatty(1) else None,
+        keep=options["keep"],
+        rebuild=options["rebuild"],
+        timeout_s=options["timeout"],
+    )
+
+
+async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:
+    screen, printer = Screen(), ProgressPrinter()
+    broken = False
+
+    async def show(output: Output) -> None:
+        nonlocal broken
+        printer.clear()
+        try:
+            await screen.write(output)
+        except BrokenPipeError:  # our reader has left, as `| head` does: so does the run
+            broken = True
+            handle.run.cancel()
+
+    handle = moat.open(request, plan=plan, on_output=show, on_event=printer)
+    with raw_mode() if plan.tty else suppress():
+        try:
+            lived = await live(handle, on_ready=lambda: _attach(handle, plan), on_signal=_tell_signal)
+        finally:
+            printer.clear()
+            screen.reset()
+    if lived.run is not None:
+        for problem in lived.run.problems:
+            print_problem(problem)
+        if plan.keep and lived.run.outcome.status == "finished":
+            say(f"Kept: {plan.name} ({plan.run_id}). `moat destroy {plan.run_id}` removes it.")
+    if broken:
+        return _SIGPIPE_EXIT
+    if lived.result is not None and lived.result.timed_out:
+        warn(f"The command was killed after {plan.timeout_s:g} s, its time limit.")
+    if lived.result is not None and lived.result.oom_killed:
+        warn("The kernel killed something in the container for want of memory.")
+    return lived.exit_code
+
+
+async def _attach(handle: RunHandle, plan: Plan) -> None:
+    if plan.stdin:
+        await handle.run.start_service("stdin", _stdin, handle, plan)
+
+
+async def _stdin(handle: RunHandle, plan: Plan, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    task_status.started()
+    main = handle.main
+    async with anyio.create_task_group() as group:
+        if plan.tty:
+            group.start_soon(follow_size, main)
+        await feed(main)
+        await anyio.sleep_forever()
+
+
+def _tell_signal(number: int, count: int) -> None:
+    if count == 1:
+        say("\rStopping; once more to stop waiting.")
+
+
+async def _detached(context: CliContext, moat: Moat, request: RunRequest, plan: Plan, options: dict[str, Any]) -> int:
+    from moat_core.api.supervisor import detach
+
+    printer = ProgressPrinter()
+    # The plan has given the run its name; the supervisor must come to the same one.
+    request = attrs.evolve(request, name=plan.name)
+
+    def told(message: dict[str, Any]) -> None:
+        if "progress" in message:
+            printer.progress(**message["progress"])
+        elif "warning" in message:
+            printer.clear()
+            say(f"warning: {message['warning']['message']}")
+
+    try:
+        ready = await detach(moat.home, request, without=context.without, on_message=told)
+    finally:
+        printer.clear()
+    if options["as_json"]:
+        print_json(ready)
+    else:
+        print(ready["id"])
+        say(f"{ready['name']} is up ({ready['oci_runtime']}). Follow it: moat logs -f {ready['name']}")
+    return 0
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        print_json(plan.to_json())
+        return
+    lines: list[tuple[str, str]] = [
+        ("run", f"{plan.name} ({plan.run_id})"),
+        ("workspace", str(plan.workspace)),
+        ("command", " ".join(plan.command) if plan.command is not None else "(none: waits for exec)"),
+        ("image", plan.image.reference + (f" (built from {plan.image.base})" if plan.image.dockerfile else "")),
+        ("isolation", f"{plan.runtime}, {plan.oci_runtime or 'the default OCI runtime'}"),
+        ("user", f"{plan.user.name} ({plan.user.uid}:{plan.user.gid}), home {plan.user.home}"),
+        ("network", plan.network + (", a segment of its own" if plan.own_network else "")),
+        ("limits", f"memory {plan.limits.memory_bytes or '-'}, cpus {plan.limits.cpus or '-'}, pids {plan.limits.pids}"),
+    ]
+    lines += [("mount", str(mount)) for mount in plan.mounts]
+    lines += [("port", f"{port.endpoint} = {port.number}") for port in plan.ports]
+    lines += [
+        ("env", f"{key}={item.value if not item.origin.startswith('flag') else '…'}   [{item.origin}]")
+        for key, item in plan.env.items()
+    ]
+    lines += [("capability", f"{name}: {why}") for name, why in plan.capabilities.items()]
+    lines += [("init step", step.name) for step in plan.init_steps]
+    lines += [("note", f"{note.text}   [{note.origin}]") for note in plan.notes]
+    for key, value in lines:
+        print(f"{key:<11} {value}")
+    for problem in plan.warnings:
+        print_problem(problem)
+

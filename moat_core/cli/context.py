@@ -1,0 +1,76 @@
+"""What every verb shares: the `Moat` it talks to, and how an async body is run from a click command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from moat_core.cli.render import print_problem, say, warn
+
+if TYPE_CHECKING:
+    from moat_core.api import Moat
+
+__all__ = ["CliContext", "pass_cli", "run_async"]
+
+T = TypeVar("T")
+
+
+class CliContext:
+    """The options before the verb."""
+
+    def __init__(self) -> None:
+        self.without: tuple[str, ...] = ()
+        self.verbose = False
+        self._moat: Moat | None = None
+
+    def set_options(self, *, without: tuple[str, ...] = (), verbose: bool = False) -> None:
+        """Remember them; called once, before any verb."""
+        self.without, self.verbose = without, verbose
+
+    @property
+    def moat(self) -> Moat:
+        """The library; not entered yet."""
+        if self._moat is None:
+            from moat_core.api import Moat
+
+            self._moat = Moat(without=self.without, on_warning=warn, owner_kind="foreground")
+        return self._moat
+
+
+pass_cli = click.make_pass_decorator(CliContext, ensure=True)
+
+
+def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap: bool = True) -> T:
+    """Enter the `Moat`, finish what dead owners left (the third layer of clean-up), and run BODY in it.
+
+    Args:
+        reap: Look for dead owners first. It costs a few file locks when there is none.
+    """
+    import anyio
+
+    async def run() -> T:
+        async with context.moat as moat:
+            if reap:
+                await finish_dead_runs(moat)
+            return await body(moat)
+
+    return anyio.run(run)
+
+
+async def finish_dead_runs(moat: Moat) -> None:
+    """Undo what dead owners left behind, if there is any; say so."""
+    upkeep = moat.upkeep(automatic=True)
+    if not upkeep.dead_runs():
+        return
+    reaped = await upkeep.reap(on_progress=say)
+    for problem in reaped.problems:
+        print_problem(problem)
+
+
+def stdin_is_tty() -> bool:
+    """Whether somebody sits at a terminal, reading and typing."""
+    return os.isatty(0) and os.isatty(1) and sys.stdin is not None

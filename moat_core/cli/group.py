@@ -1,0 +1,112 @@
+"""The click group: built-in verbs by a table, plugins' verbs by a hook, each imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from moat_core.cli.context import CliContext, pass_cli
+from moat_core.errors import MoatError, PluginError
+from moat_core.runtime.load import load_attribute
+from moat_core.types import CommandInfo
+
+__all__ = ["BUILTIN", "cli"]
+
+BUILTIN: tuple[CommandInfo, ...] = tuple(
+    CommandInfo(name, summary, f"moat_core.cli.commands.{module}:{attribute}")
+    for name, summary, module, attribute in (
+        ("run", "Run a command, or the agent of a workspace, in isolation.", "run", "run"),
+        ("list", "List runs.", "list", "list_"),
+        ("status", "Sum up runs, images, disk and leftovers.", "status", "status"),
+        ("logs", "Show the output of a run's own command.", "logs", "logs"),
+        ("exec", "Run a command inside a live run.", "exec", "exec_"),
+        ("stop", "Stop a run; everything of it is undone.", "stop", "stop"),
+        ("destroy", "Remove a run with all it kept, and its log.", "destroy", "destroy"),
+        ("clean", "Find and remove whatever nobody needs any more.", "clean", "clean"),
+        ("doctor", "Check this machine, and say what mends it.", "doctor", "doctor"),
+        ("plugins", "Show what is loaded.", "plugins", "plugins"),
+        ("hooks", "Show hooks and who implements them, in call order.", "hooks", "hooks"),
+        ("config", "Show, check and explain the configuration.", "config", "config"),
+        ("system", "Show the engine's images, containers and networks of moat.", "system", "system"),
+        ("completion", "Print the completion script of a shell.", "completion", "completion"),
+        ("version", "Print moat's version.", "version", "version"),
+    )
+)
+
+
+class _Group(click.Group):
+    """Verbs by name; a plugin that adds one that exists is told so."""
+
+    def _infos(self, ctx: click.Context) -> dict[str, CommandInfo]:
+        infos = {info.name: info for info in BUILTIN}
+        owners = dict.fromkeys(infos, "moat")
+        for plugin, info in _plugin_commands(ctx):
+            if info.name in infos:
+                raise PluginError(
+                    f"Plugin '{plugin}' adds the verb '{info.name}', which {owners[info.name]} has already.",
+                    hint=f"Go without it: --without {plugin}.",
+                )
+            infos[info.name], owners[info.name] = info, f"plugin '{plugin}'"
+        return infos
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._infos(ctx))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        builtin = {info.name: info for info in BUILTIN}
+        # A built-in verb works even when a plugin is broken.
+        info = builtin.get(cmd_name) or self._infos(ctx).get(cmd_name)
+        if info is None:
+            return None
+        command: click.Command = load_attribute(info.load)
+        command.name = info.name
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 3) if args else []
+            hint = f" Did you mean {' or '.join(near)}?" if near else " See `moat --help`."
+            error.message = error.message.rstrip(".") + "." + hint
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table, so that help imports no verb.
+        with formatter.section("Commands"):
+            formatter.write_dl([(info.name, info.summary) for info in self._infos(ctx).values()])
+
+
+def _plugin_commands(ctx: click.Context) -> Iterator[tuple[str, CommandInfo]]:
+    context = ctx.ensure_object(CliContext)
+    try:
+        yield from context.moat.dispatcher.collect_items("moat_register_commands")
+    except MoatError as error:
+        # Help and completion must work all the same; using a verb of that plugin says more.
+        click.echo(f"moat: {error}", err=True)
+
+
+@click.group(
+    cls=_Group,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--without", "without", metavar="PLUGIN", multiple=True, help="Leave a plugin out; may be repeated.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr; with errors, where they came from.")
+@click.version_option(None, "--version", package_name="moat", prog_name="moat", message="%(prog)s %(version)s")
+@pass_cli
+def cli(context: CliContext, **options: Any) -> None:
+    """Run agents and other untrusted code in isolated containers.
+
+    \b
+    moat run -- pytest -q          the current folder's tests, in gVisor
+    moat run -d --name web .       what agent.yaml says, in the background
+    moat list                      what is alive
+    """
+    context.set_options(**options)

@@ -1,0 +1,233 @@
+"""Reads the config: flag > environment > ``agent.yaml`` > user config > default.
+
+Every source is read and checked whole, also where another one wins, and all problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from moat_core.config.convert import INVALID, Reader
+from moat_core.config.schema import Config, ConfigSchema, Leaf
+from moat_core.config.tree import Item, Problems, Source, wrap
+from moat_core.config.values import show
+from moat_core.config.yaml_file import parse_yaml, read_text
+from moat_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from moat_core.config.options import FieldSpec
+
+__all__ = ["FILE_NAMES", "load_config", "option_overrides", "user_config_path"]
+
+FILE_NAMES = ("agent.yaml", "moat.yaml")
+"""What a config file may be called; having both is an error."""
+
+Leaves = dict[tuple[str, ...], Leaf]
+_NO_OVERRIDES: Mapping[str, tuple[Any, str]] = MappingProxyType({})
+_ENVIRONMENT = "environment "
+_CORE_VARIABLES = {"name": "MOAT_NAME", "runtime": "MOAT_RUNTIME", "base_image": "MOAT_BASE_IMAGE"}
+_NO_SANDBOX = "MOAT_NO_SANDBOX"
+_CORE_SECTIONS = ("container",)
+
+
+def user_config_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where the user's own config is: ``$XDG_CONFIG_HOME/moat/config.yaml``.
+
+    ``~/.config`` is the default; a relative folder is ignored (XDG Base Directory Specification 0.8).
+    """
+    for base in (environ.get("XDG_CONFIG_HOME", ""), _join(environ.get("HOME", ""), ".config")):
+        if base.startswith("/"):
+            return Path(base, "moat", "config.yaml")
+    return None
+
+
+def _join(home: str, folder: str) -> str:
+    return f"{home}/{folder}" if home else ""
+
+
+def option_overrides(options: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, str]]:
+    """Return `RunRequest.options` (section -> key -> value) as overrides for `load_config`."""
+    return {
+        f"{section}.{key}": (value, f"option {section}.{key}")
+        for section, values in options.items()
+        for key, value in values.items()
+    }
+
+
+def load_config(
+    schema: ConfigSchema,
+    folder: Path,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, tuple[Any, str]] = _NO_OVERRIDES,
+    user_config: Path | None = None,
+) -> Config:
+    """Return the merged config of the workspace FOLDER. Reads at most two files, and nothing but them.
+
+    Args:
+        schema: What may be configured.
+        folder: Absolute path; holds ``agent.yaml`` (or ``moat.yaml``), or neither.
+        environ: The process environment; ``HOME`` is what ``~`` stands for.
+        overrides: Dotted key -> (value, origin): ``{"name": ("fox", "flag --name")}``. A value is what YAML
+            would give, or already what the field holds. See `option_overrides`.
+        user_config: Instead of `user_config_path`. A missing file is an empty one.
+
+    Raises:
+        ConfigError: Something is wrong; carries every problem found, in order of file and line.
+    """
+    problems = Problems()
+    home = environ.get("HOME") or None
+    path = _find(folder, problems)
+    user_path = user_config or user_config_path(environ)
+    layers = [
+        _read_overrides(schema, overrides, folder, home, problems),
+        _read_environment(schema, environ, folder, home, problems),
+    ]
+    if path is not None:
+        layers.append(_read_file(schema, path, Source(path.name, "", folder, home), problems))
+    if user_path is not None:
+        label = _shorten(str(user_path), home)
+        layers.append(_read_file(schema, user_path, Source(label, "user config ", None, home), problems))
+    problems.check()
+    return schema.build(list(layers), path)
+
+
+def _shorten(path: str, home: str | None) -> str:
+    short = "~" + path[len(home) :] if home and path.startswith(home.rstrip("/") + "/") else path
+    return short if short.isprintable() else show(short)
+
+
+def _find(folder: Path, problems: Problems) -> Path | None:
+    found = []
+    for name in FILE_NAMES:
+        try:
+            (folder / name).lstat()
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}:
+                continue
+            reason = (error.strerror if isinstance(error, OSError) else str(error)) or "unknown error"
+            problems.add(
+                name, f"It cannot be looked for: {reason}.", "Check the folder's permissions and its path."
+            )
+            return None
+        found.append(folder / name)
+    if len(found) > 1:
+        first, second = FILE_NAMES
+        problems.add(second, f"There is {first} as well as {second}.", f"Keep {first} and remove {second}.")
+    return found[0] if found else None
+
+
+def _read_file(schema: ConfigSchema, path: Path, source: Source, problems: Problems) -> Leaves:
+    leaves: Leaves = {}
+    text = read_text(path, source.label, problems)
+    if text is not None:
+        root = parse_yaml(text, source, problems)
+        _collect(Reader(source, problems), root, schema.fields, (), leaves)
+    return leaves
+
+
+def _collect(
+    reader: Reader, item: Item, fields: tuple[FieldSpec, ...], path: tuple[str, ...], leaves: Leaves
+) -> None:
+    """Add what the mapping ITEM says of FIELDS to LEAVES."""
+    by_key = {field.key: field for field in fields}
+    for key, each in item.value.items():
+        if key in by_key:
+            _collect_field(reader, each, by_key[key], (*path, key), leaves)
+        else:
+            hint = (
+                "" if path else " A plugin's key is known only while the plugin is loaded (`moat plugins`)."
+            )
+            reader.unknown_key(each, key, by_key, ".".join(path), hint)
+
+
+def _collect_field(
+    reader: Reader, item: Item, field: FieldSpec, path: tuple[str, ...], leaves: Leaves
+) -> None:
+    key = ".".join(path)
+    if item.kind in {"broken", "null"} and (field.fields is not None or field.is_map):
+        return  # `env:` with every line below commented out
+    if field.fields is not None:
+        if item.kind == "object" and isinstance(item.value, field.hint):
+            for each in field.fields:
+                leaves[*path, each.key] = Leaf(getattr(item.value, each.name), item.where, item.origin)
+        elif item.kind == "map":
+            _collect(reader, item, field.fields, path, leaves)
+        else:
+            reader.wrong(item, "a mapping", key, f"Its keys: {', '.join(each.key for each in field.fields)}.")
+        return
+    if field.is_map:
+        entries = reader.read_entries(item, field.hint, key, field.metadata)
+        if entries is not INVALID:
+            for name, (value, each) in entries.items():
+                leaves[*path, name] = Leaf(value, each.where, each.origin)
+        return
+    value = reader.read_field(item, field, key)
+    if value is not INVALID:
+        leaves[path] = Leaf(value, item.where, item.origin)
+
+
+def _read_environment(
+    schema: ConfigSchema, environ: Mapping[str, str], folder: Path, home: str | None, problems: Problems
+) -> Leaves:
+    """Read ``MOAT_NAME`` and its like, and ``MOAT_<SECTION>_<KEY>``. An empty variable is none."""
+    leaves: Leaves = {}
+    for variable, path, field in _variables(schema):
+        text = environ.get(variable)
+        if text:
+            source = Source(variable, _ENVIRONMENT, folder, home)
+            item = wrap(text, source, is_text=True)
+            _collect_field(Reader(source, problems), item, field, path, leaves)
+    if environ.get(_NO_SANDBOX):
+        source = Source(_NO_SANDBOX, _ENVIRONMENT)
+        item = wrap(environ[_NO_SANDBOX], source, is_text=True)
+        if Reader(source, problems).read(item, bool, "The value") is True:
+            leaves["sandbox",] = Leaf("none", item.where, item.origin)
+    return leaves
+
+
+def _variables(schema: ConfigSchema) -> Iterator[tuple[str, tuple[str, ...], FieldSpec]]:
+    """Yield each environment variable that is read, with the path and the field that it sets."""
+    sections = {section.name for section in schema}.union(_CORE_SECTIONS)
+    for field in schema.fields:
+        if field.key in _CORE_VARIABLES:
+            yield _CORE_VARIABLES[field.key], (field.key,), field
+        elif field.key in sections:
+            for path, each in _scalars(field, (field.key,)):
+                yield "MOAT_" + "_".join(path).upper(), path, each
+
+
+def _scalars(field: FieldSpec, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], FieldSpec]]:
+    if field.fields is not None:
+        return [found for each in field.fields for found in _scalars(each, (*path, each.key))]
+    return [(path, field)] if field.is_scalar else []
+
+
+def _read_overrides(
+    schema: ConfigSchema,
+    overrides: Mapping[str, tuple[Any, str]],
+    folder: Path,
+    home: str | None,
+    problems: Problems,
+) -> Leaves:
+    """Read flags and the library's options; a later one wins over an earlier one."""
+    leaves: Leaves = {}
+    for dotted_key, (value, origin) in overrides.items():
+        prefix = "flag " if origin.startswith("flag ") else ""
+        source = Source(origin.removeprefix(prefix), prefix, folder, home)
+        reader = Reader(source, problems)
+        try:
+            item = wrap(value, source)
+        except ConfigError as error:
+            problems.found.extend(error.problems)
+            continue
+        path = dotted_key.split(".")
+        for key in reversed(path):
+            item = Item("map", {key: item}, item.where, item.origin)
+        _collect(reader, item, schema.fields, (), leaves)
+    return leaves

@@ -1,0 +1,316 @@
+"""Every error that moat raises on purpose.
+
+    MoatError                    code, hint, exit_code, details
+    ├─ UsageError                the caller asked for something that cannot be (exit 2)
+    │  ├─ ConfigError            the config file, a flag or an option is wrong; carries every problem found
+    │  ├─ PlanError              the plan does not hold together; carries every problem found
+    │  └─ UnknownName            no such run, plugin, dependency …; carries the nearest matches
+    ├─ PluginError               a plugin broke a promise
+    │  ├─ PluginLoadError        it could not be imported or registered
+    │  ├─ HookContractError      a hook is misspelt, of the wrong kind, or used against its contract
+    │  └─ HookFailed             a hook implementation raised; the cause is chained
+    ├─ HostError                 the machine or its engine
+    │  ├─ RuntimeUnavailable     no engine answers (also a ConnectionError)
+    │  ├─ EngineError            the engine answered with an error
+    │  ├─ EngineTimeout          the engine did not answer in time (also a TimeoutError)
+    │  ├─ SandboxUnavailable     the isolation asked for cannot be had here
+    │  ├─ ImageError             an image cannot be pulled or built
+    │  ├─ StoreError             the state under MOAT_HOME cannot be read or written
+    │  └─ WorkspaceError         the workspace cannot be used
+    ├─ SandboxError              inside a live run
+    │  ├─ SandboxGone            the container is no longer there
+    │  ├─ SandboxNotReady        the init steps failed or did not finish in time
+    │  ├─ CommandFailed          a checked command ended with another code than 0; carries the result
+    │  ├─ CommandTimeout         (also a TimeoutError); carries the partial result
+    │  ├─ PathMissing            (also a FileNotFoundError)
+    │  ├─ PathIsDirectory        (also an IsADirectoryError)
+    │  ├─ PathNotDirectory       (also a NotADirectoryError)
+    │  └─ PathDenied             (also a PermissionError)
+    ├─ RunError
+    │  ├─ RunOver                the run has ended; nothing can be done in it any more
+    │  ├─ ServiceNotReady        a background service did not say it was ready
+    │  └─ ServiceCrashed         a background service ended while the run was alive
+    └─ TeardownError             something of a run could not be undone in time
+
+``str(error)`` is one sentence about what is wrong; ``error.hint`` says what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moat_core.types import ExecResult, Problem
+
+__all__ = [
+    "CommandFailed",
+    "CommandTimeout",
+    "ConfigError",
+    "EngineError",
+    "EngineTimeout",
+    "HookContractError",
+    "HookFailed",
+    "HostError",
+    "ImageError",
+    "MoatError",
+    "PathDenied",
+    "PathIsDirectory",
+    "PathMissing",
+    "PathNotDirectory",
+    "PlanError",
+    "PluginError",
+    "PluginLoadError",
+    "RunError",
+    "RunOver",
+    "RuntimeUnavailable",
+    "SandboxError",
+    "SandboxGone",
+    "SandboxNotReady",
+    "SandboxUnavailable",
+    "ServiceCrashed",
+    "ServiceNotReady",
+    "StoreError",
+    "TeardownError",
+    "UnknownName",
+    "UsageError",
+    "WorkspaceError",
+]
+
+EXIT_USAGE = 2
+"""Exit status of the command for a mistake of its user."""
+EXIT_OURS = 125
+"""Exit status for anything else that is not the container's own, as ``docker run`` does."""
+
+
+class MoatError(Exception):
+    """Base of every error here.
+
+    Args:
+        message: One sentence, about what is wrong.
+        hint: What the user can do next; may hold several lines of commands. ``""`` if nothing is known.
+        details: JSON-able facts for machines.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = EXIT_OURS
+
+    def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = details
+
+    def __str__(self) -> str:
+        return self.message
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"code", "message", "hint", "details"}``, as ``--json`` prints it."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "details": self.details}
+
+
+class UsageError(MoatError):
+    """The caller asked for something that cannot be."""
+
+    code = "usage"
+    exit_code = EXIT_USAGE
+
+
+class _Problems(UsageError):
+    """Several problems at once; the message joins them, one a line."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "", **details: Any) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems), hint=hint, **details)
+
+    def to_json(self) -> dict[str, Any]:
+        """Add ``"problems"``: a list of objects with the fields of `Problem`."""
+        return super().to_json() | {"problems": [problem.to_json() for problem in self.problems]}
+
+
+class ConfigError(_Problems):
+    """The config file, an option or an environment variable is wrong."""
+
+    code = "config"
+
+
+class PlanError(_Problems):
+    """The plan does not hold together."""
+
+    code = "plan"
+
+
+class UnknownName(UsageError):  # noqa: N818 - it names what happened, like KeyError's friends
+    """No such run, plugin, dependency or key."""
+
+    code = "unknown-name"
+
+
+class PluginError(MoatError):
+    """A plugin broke a promise."""
+
+    code = "plugin"
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported or registered."""
+
+    code = "plugin-load"
+
+
+class HookContractError(PluginError):
+    """A hook is misspelt, of the wrong kind, or used against its contract."""
+
+    code = "hook-contract"
+
+
+class HookFailed(PluginError):  # noqa: N818
+    """A hook implementation raised; ``__cause__`` is what it raised."""
+
+    code = "hook-failed"
+
+
+class HostError(MoatError):
+    """The machine or its engine."""
+
+    code = "host"
+
+
+class RuntimeUnavailable(HostError, ConnectionError):  # noqa: N818
+    """No engine answers; the hint tells where it was looked for."""
+
+    code = "runtime-unavailable"
+
+
+class EngineError(HostError):
+    """The engine answered with an error.
+
+    Args:
+        status: The HTTP status, 0 if there was none.
+    """
+
+    code = "engine"
+
+    def __init__(self, message: str, *, status: int = 0, hint: str = "", **details: Any) -> None:
+        super().__init__(message, hint=hint, status=status, **details)
+        self.status = status
+
+
+class EngineTimeout(EngineError, TimeoutError):  # noqa: N818
+    """The engine did not answer in time."""
+
+    code = "engine-timeout"
+
+
+class SandboxUnavailable(HostError):  # noqa: N818
+    """The isolation that was asked for cannot be had here."""
+
+    code = "sandbox-unavailable"
+
+
+class ImageError(HostError):
+    """An image cannot be pulled or built."""
+
+    code = "image"
+
+
+class StoreError(HostError):
+    """The state under ``MOAT_HOME`` cannot be read or written."""
+
+    code = "store"
+    exit_code = EXIT_USAGE  # where MOAT_HOME is and what lies in it is the user's to decide
+
+
+class WorkspaceError(UsageError, OSError):
+    """The workspace cannot be used."""
+
+    code = "workspace"
+
+
+class SandboxError(MoatError):
+    """Something inside a live run."""
+
+    code = "sandbox"
+
+
+class SandboxGone(SandboxError):  # noqa: N818
+    """The container is no longer there: killed, out of memory, or its engine has gone."""
+
+    code = "sandbox-gone"
+
+
+class SandboxNotReady(SandboxError):  # noqa: N818
+    """The init steps failed or did not finish in time."""
+
+    code = "sandbox-not-ready"
+
+
+class CommandFailed(SandboxError):  # noqa: N818
+    """A checked command ended with another code than 0."""
+
+    code = "command-failed"
+
+    def __init__(self, message: str, result: ExecResult, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint, exit_code=result.exit_code)
+        self.result = result
+
+
+class CommandTimeout(CommandFailed, TimeoutError):
+    """A command took longer than its ``timeout_s``; all of it was killed."""
+
+    code = "command-timeout"
+
+
+class PathMissing(SandboxError, FileNotFoundError):  # noqa: N818
+    """No such file in the container."""
+
+    code = "path-missing"
+
+
+class PathIsDirectory(SandboxError, IsADirectoryError):  # noqa: N818
+    """A file was expected and a folder is there."""
+
+    code = "path-is-directory"
+
+
+class PathNotDirectory(SandboxError, NotADirectoryError):  # noqa: N818
+    """A part of the path is not a folder."""
+
+    code = "path-not-directory"
+
+
+class PathDenied(SandboxError, PermissionError):  # noqa: N818
+    """The run's user may not read or write there."""
+
+    code = "path-denied"
+
+
+class RunError(MoatError):
+    """The run as a whole."""
+
+    code = "run"
+
+
+class RunOver(RunError):  # noqa: N818
+    """The run has ended."""
+
+    code = "run-over"
+
+
+class ServiceNotReady(RunError, TimeoutError):  # noqa: N818
+    """A background service did not say in time that it was ready."""
+
+    code = "service-not-ready"
+
+
+class ServiceCrashed(RunError):  # noqa: N818
+    """A background service ended while the run was alive."""
+
+    code = "service-crashed"
+
+
+class TeardownError(MoatError):
+    """Something of a run could not be undone in time; ``plugin``, ``hook`` and ``seconds`` are in the details."""
+
+    code = "teardown"

@@ -1,0 +1,256 @@
+"""Finding, registering and checking plugins.
+
+Built-ins are entry points like everybody's, in the order they are listed; third parties follow by the name of
+their distribution, so that the order never depends on ``sys.path``. There is no global manager: `load_plugins`
+makes one, and it is passed down.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import pluggy
+
+from moat_core.errors import HookContractError, PluginLoadError, UnknownName
+from moat_core.hooks import act, finish, plan, startup, upkeep
+from moat_core.hooks import open as open_
+from moat_core.hooks.markers import GROUP, NAME, HookInfo, HookKind, hook_info
+
+if TYPE_CHECKING:
+    from pluggy import HookImpl
+
+__all__ = ["SPECS", "PluginInfo", "PluginManager", "load_plugins"]
+
+SPECS: tuple[ModuleType, ...] = (startup, plan, open_, act, finish, upkeep)
+"""The modules of hook specifications, in the order of a run's life."""
+_BUILTIN = "moat"
+
+
+@attrs.frozen
+class PluginInfo:
+    """What ``moat plugins`` shows of a plugin.
+
+    Args:
+        name: Its entry point's name.
+        state: ``loaded``, ``disabled`` (blocked by the user) or ``broken``.
+        version: Of its distribution.
+        origin: Its distribution's name, or ``MOAT_PLUGINS``.
+        module: Where it lives.
+        error: Why it is broken.
+    """
+
+    name: str
+    state: Literal["loaded", "disabled", "broken"]
+    version: str
+    origin: str
+    module: str
+    error: str = ""
+
+
+class PluginManager:
+    """The plugins of one process and the order in which their hooks are called."""
+
+    def __init__(self) -> None:
+        self._pm = pluggy.PluginManager(NAME)
+        self._kinds: dict[str, HookInfo] = {}
+        self.plugins: dict[str, PluginInfo] = {}
+        for module in SPECS:
+            self._pm.add_hookspecs(module)
+            for name, function in vars(module).items():
+                if name.startswith("moat_") and inspect.isfunction(function):
+                    self._kinds[name] = hook_info(function)
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """All hooks, in the order of a run's life."""
+        return tuple(self._kinds)
+
+    def info(self, hook: str) -> HookInfo:
+        """Return the kind of HOOK.
+
+        Raises:
+            UnknownName: There is no such hook.
+        """
+        if hook not in self._kinds:
+            near = difflib.get_close_matches(hook, self._kinds, 3)
+            raise UnknownName(f"There is no hook '{hook}'.", hint=f"Did you mean {', '.join(near)}?" if near else "")
+        return self._kinds[hook]
+
+    def spec(self, hook: str) -> Any:
+        """Return the specification's function: its signature and docstring are the contract."""
+        self.info(hook)
+        return next(getattr(module, hook) for module in SPECS if hasattr(module, hook))
+
+    def register(self, plugin: object, name: str, info: PluginInfo | None = None) -> None:
+        """Register PLUGIN (a module, or an object with hook methods) and check all of its hooks.
+
+        Raises:
+            HookContractError: A hook is misspelt, takes what its specification does not have, or is of the
+                wrong kind.
+            PluginLoadError: The name is taken.
+        """
+        if self._pm.has_plugin(name):
+            raise PluginLoadError(f"Two plugins are called '{name}'.", hint="Uninstall or disable one of them.")
+        try:
+            self._pm.register(plugin, name)
+            self._pm.check_pending()
+            self._check_unmarked(plugin, name)
+            for caller in self._pm.get_hookcallers(plugin) or ():
+                for impl in caller.get_hookimpls():
+                    if impl.plugin_name == name:
+                        _check_kind(name, caller.name, self._kinds[caller.name], impl)
+        except (pluggy.PluginValidationError, HookContractError) as error:
+            self._pm.unregister(plugin)
+            if isinstance(error, HookContractError):
+                raise
+            raise HookContractError(
+                f"Plugin '{name}': {_one_line(error)}.", hint="`moat hooks` lists every hook and its arguments."
+            ) from error
+        module = getattr(plugin, "__name__", type(plugin).__qualname__)
+        self.plugins[name] = info or PluginInfo(name, "loaded", "", "registered by hand", module)
+
+    def unregister(self, name: str) -> None:
+        """Take a plugin out again."""
+        self._pm.unregister(name=name)
+        self.plugins.pop(name, None)
+
+    def plugin(self, name: str) -> object | None:
+        """Return the plugin called NAME."""
+        return self._pm.get_plugin(name)
+
+    def implementations(self, hook: str) -> list[HookImpl]:
+        """Return who implements HOOK, in call order.
+
+        ``first`` hooks ask the newest plugin first, so that third parties can answer before built-ins. All
+        others go in order of registration. ``tryfirst`` and ``trylast`` apply to both.
+        """
+        impls = list(getattr(self._pm.hook, hook).get_hookimpls())
+        if self._kinds[hook].kind is HookKind.FIRST:
+            return impls[::-1]
+        return sorted(impls, key=lambda impl: (not impl.tryfirst, impl.trylast))
+
+    def _check_unmarked(self, plugin: object, name: str) -> None:
+        for attribute in dir(plugin):
+            if attribute.startswith("moat_") and inspect.isroutine(getattr(plugin, attribute)):
+                if attribute in self._kinds and self._pm.parse_hookimpl_opts(plugin, attribute) is None:
+                    raise HookContractError(f"Plugin '{name}': {attribute} has no @hookimpl.", hint="Add the marker.")
+                if attribute not in self._kinds:
+                    near = difflib.get_close_matches(attribute, self._kinds, 1)
+                    raise HookContractError(
+                        f"Plugin '{name}': there is no hook {attribute}.",
+                        hint=f"Did you mean {near[0]}?" if near else "`moat hooks` lists them all.",
+                    )
+
+
+def load_plugins(
+    *,
+    without: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    keep_going: bool = False,
+) -> PluginManager:
+    """Find and register every installed plugin.
+
+    Args:
+        without: Names to leave out, beside those in ``MOAT_DISABLE`` (comma-separated).
+        environ: Instead of `os.environ`. ``MOAT_PLUGINS`` names further modules, comma-separated.
+        keep_going: Note broken plugins in ``manager.plugins`` instead of raising.
+
+    Raises:
+        PluginLoadError, HookContractError: A plugin is broken; the message names it.
+        UnknownName: A plugin to leave out is not installed.
+    """
+    environ = os.environ if environ is None else environ
+    blocked = {*without, *_names(environ.get("MOAT_DISABLE", ""))}
+    manager = PluginManager()
+    found = sorted(metadata.entry_points(group=GROUP), key=_load_order)
+    for entry_point in found:
+        distribution = entry_point.dist
+        info = PluginInfo(
+            entry_point.name,
+            "loaded",
+            distribution.version if distribution else "",
+            distribution.name if distribution else "",
+            entry_point.value,
+        )
+        _load(manager, info, blocked, keep_going=keep_going)
+    for module in _names(environ.get("MOAT_PLUGINS", "")):
+        info = PluginInfo(module.rpartition(".")[2], "loaded", "", "MOAT_PLUGINS", module)
+        _load(manager, info, blocked, keep_going=keep_going)
+    unknown = sorted(blocked - set(manager.plugins))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], manager.plugins, 3)
+        raise UnknownName(
+            f"No plugin '{unknown[0]}' is installed, so it cannot be disabled.",
+            hint=f"Did you mean {', '.join(near)}?" if near else "`moat plugins` lists them.",
+        )
+    return manager
+
+
+def _load(manager: PluginManager, info: PluginInfo, blocked: set[str], *, keep_going: bool) -> None:
+    if info.name in blocked:
+        manager.plugins[info.name] = attrs.evolve(info, state="disabled")
+        return
+    try:
+        try:
+            plugin = importlib.import_module(info.module)
+        except Exception as error:
+            raise PluginLoadError(
+                f"Plugin '{info.name}' ({info.origin or info.module}) cannot be imported: "
+                f"{type(error).__name__}: {_one_line(error)}.",
+                hint=f"Mend or uninstall it, or go without: --without {info.name}, MOAT_DISABLE={info.name}.",
+                plugin=info.name,
+            ) from error
+        manager.register(plugin, info.name, info)
+    except (PluginLoadError, HookContractError) as error:
+        if not keep_going:
+            raise
+        manager.plugins[info.name] = attrs.evolve(info, state="broken", error=str(error))
+
+
+def _load_order(entry_point: metadata.EntryPoint) -> tuple[bool, str]:
+    name = entry_point.dist.name if entry_point.dist else ""
+    return name != _BUILTIN, name
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _check_kind(plugin: str, hook: str, info: HookInfo, impl: HookImpl) -> None:
+    """Refuse an implementation that its caller could not call as the hook's kind demands."""
+    function = impl.function
+
+    def fail(what: str, hint: str) -> None:
+        raise HookContractError(f"Plugin '{plugin}': {hook} {what}.", hint=hint, plugin=plugin, hook=hook)
+
+    if impl.hookwrapper or impl.wrapper:
+        fail("is a wrapper", "Wrappers see unawaited coroutines; use a context hook.")
+    if impl.kwargnames:
+        # pluggy never passes a value to an argument with a default.
+        fail(f"gives defaults to {', '.join(impl.kwargnames)}", "Take the argument without a default.")
+    is_coroutine = inspect.iscoroutinefunction(function)
+    is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    if info.kind is HookKind.CONTEXT:
+        if inspect.isasyncgenfunction(function):
+            fail("is a bare async generator", "Put @asynccontextmanager below @hookimpl.")
+        if is_coroutine or is_generator:
+            fail("does not return a context", "Use @asynccontextmanager with one yield, or return a context.")
+    elif info.kind is HookKind.EVENT:
+        if not is_coroutine:
+            fail("is not `async def`", "An event hook is a coroutine function.")
+    elif inspect.isasyncgenfunction(function):
+        fail("is an async generator", "Return a list.")
+    elif is_coroutine and not info.asynchronous:
+        fail("is `async def`", "This phase is synchronous: use `def`.")

@@ -1,0 +1,22 @@
+"""Nothing is ever left behind: resources, the ledger that knows them, the watchdog and the reaper."""
+
+from moat_core.ledger.connections import Connections
+from moat_core.ledger.ledger import Held, Kinds, Ledger, LedgerStep
+from moat_core.ledger.resource import VOLATILE, Resource, ResourceContext
+from moat_core.ledger.upkeep import Reaped, Upkeep, kinds_of
+from moat_core.ledger.watchdog import Watchdog
+
+__all__ = [
+    "VOLATILE",
+    "Connections",
+    "Held",
+    "Kinds",
+    "Ledger",
+    "LedgerStep",
+    "Reaped",
+    "Resource",
+    "ResourceContext",
+    "Upkeep",
+    "Watchdog",
+    "kinds_of",
+]

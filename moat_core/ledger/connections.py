@@ -1,0 +1,49 @@
+"""The open connections of one process, shared by everything in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from moat_core.runtime.base import Connection
+
+__all__ = ["Connections"]
+
+C = TypeVar("C", bound="Connection")
+_CLOSE_S = 5.0
+
+
+class Connections:
+    """A context that opens each connection once, when it is first asked for, and closes all at its end."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[type[Any], str], Any] = {}
+        self._lock = anyio.Lock()
+
+    async def get(self, kind: type[C], address: str) -> C:
+        """Return the connection of KIND to ADDRESS.
+
+        Raises:
+            RuntimeUnavailable: Nothing answers there; the next call tries again.
+        """
+        key = (kind, address)
+        if key not in self._open:
+            async with self._lock:
+                if key not in self._open:
+                    self._open[key] = await kind.connect(address)
+        return cast(C, self._open[key])
+
+    async def __aenter__(self) -> Connections:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            while self._open:
+                _, connection = self._open.popitem()
+                await connection.aclose()

@@ -1,0 +1,153 @@
+"""Making things so that they cannot be lost: intent, create, live; and release, which forgets.
+
+The one place where a durable thing is made. Every arrow between two steps is a point at which the process may die;
+`LedgerStep` names them, and the chaos test kills its owner at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import anyio
+import attrs
+
+from moat_core.errors import HookContractError, MoatError
+from moat_core.ledger.resource import Resource, from_row, to_row
+
+if TYPE_CHECKING:
+    from moat_core.ledger.connections import Connections
+    from moat_core.runtime.base import Connection
+    from moat_core.store import LedgerRow, Store
+
+__all__ = ["RELEASE_S", "Held", "Kinds", "Ledger", "LedgerStep"]
+
+C = TypeVar("C", bound="Connection")
+_RETRY_S = 0.25
+RELEASE_S = 30.0
+"""The most that undoing one thing may take, in seconds."""
+
+Kinds = dict[str, type[Resource]]
+"""Kind name -> class, as the plugins registered them."""
+
+
+@attrs.frozen
+class LedgerStep:
+    """Something was just written or done.
+
+    Args:
+        step: ``opened`` and ``closed`` frame a run. For each resource: ``intent`` (written down), ``created``,
+            ``live`` (written down), ``releasing``, ``released``, ``forgotten``.
+        resource: Whose step it is; ``None`` for the run's own.
+    """
+
+    run_id: str
+    step: Literal["opened", "intent", "created", "live", "releasing", "released", "forgotten", "closed"]
+    resource: Resource | None = None
+
+
+@attrs.frozen
+class Held:
+    """A resource that exists, and its row."""
+
+    row_id: int
+    resource: Resource
+    value: Any
+
+
+class Ledger:
+    """The ledger of one run; also the context that its resources are made and undone with."""
+
+    def __init__(
+        self,
+        run_id: str,
+        store: Store,
+        kinds: Kinds,
+        connections: Connections,
+        on_step: Callable[[LedgerStep], Awaitable[None]] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self._store = store
+        self._kinds = kinds
+        self._connections = connections
+        self._on_step = on_step
+
+    async def connection(self, kind: type[C], address: str) -> C:
+        """See `ResourceContext.connection`."""
+        return await self._connections.get(kind, address)
+
+    async def step(self, step: Any, resource: Resource | None = None) -> None:
+        """Tell whoever listens."""
+        if self._on_step is not None:
+            await self._on_step(LedgerStep(self.run_id, step, resource))
+
+    async def acquire(self, resource: Resource) -> Held:
+        """Write RESOURCE down, make it, and write down that it is there.
+
+        If making it fails or is cancelled, it is released before the error goes on.
+
+        Raises:
+            HookContractError: Its kind is not registered: nobody could undo it after a crash.
+        """
+        if self._kinds.get(resource.kind) is not type(resource):
+            raise HookContractError(
+                f"The resource kind '{resource.kind}' is not registered.",
+                hint="Return the class from moat_register_resources.",
+            )
+        row_id = self._store.add_intent(self.run_id, resource.kind, to_row(resource))
+        try:
+            await self.step("intent", resource)
+            value = await resource.create(self)
+            await self.step("created", resource)
+            self._store.set_state(row_id, "live")
+            await self.step("live", resource)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.release(Held(row_id, resource, None))
+            raise
+        return Held(row_id, resource, value)
+
+    async def release(self, held: Held) -> bool:
+        """Undo a resource and forget its row; return whether there was anything to undo.
+
+        Raises:
+            MoatError: It could not be undone; the row stays, so that the reaper tries again.
+        """
+        await self.step("releasing", held.resource)
+        with anyio.fail_after(RELEASE_S):
+            found = await self._persist(held.resource)
+        await self.step("released", held.resource)
+        self._store.forget_resource(held.row_id)
+        await self.step("forgotten", held.resource)
+        return found
+
+    async def _persist(self, resource: Resource) -> bool:
+        """Release; an engine that is just being restarted is asked again until our time is up."""
+        while True:
+            try:
+                return await resource.release(self)
+            except ConnectionError:
+                if anyio.current_effective_deadline() - anyio.current_time() < 2 * _RETRY_S:
+                    raise
+                await anyio.sleep(_RETRY_S)
+
+    def keep(self, held: Held) -> None:
+        """Leave a resource behind on request: neither the end of the run nor the reaper undoes it."""
+        self._store.set_state(held.row_id, "kept")
+
+    def restore(self, row: LedgerRow) -> Held:
+        """Make a resource again from its row.
+
+        Raises:
+            MoatError: Its plugin is not there, or does not understand its own row.
+        """
+        kind = self._kinds.get(row.kind)
+        if kind is None:
+            raise MoatError(
+                f"The {row.kind} of {row.run_id} cannot be removed: the plugin that made it is not loaded.",
+                hint="Install or enable that plugin and run `moat clean`.",
+            )
+        try:
+            return Held(row.id, from_row(kind, row.data), None)
+        except (TypeError, ValueError) as error:
+            raise MoatError(f"The ledger's row {row.id} of kind {row.kind} cannot be read: {error}.") from error

@@ -1,0 +1,63 @@
+"""``python -m moat_core.ledger.reaper``: what a watchdog becomes when its owner has died.
+
+It undoes what dead owners left under ``MOAT_HOME``, whoever they were, says so in ``reaper.log`` there, and ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import anyio
+
+from moat_core.errors import MoatError
+from moat_core.hooks.dispatch import Dispatcher
+from moat_core.hooks.manager import load_plugins
+from moat_core.ledger.connections import Connections
+from moat_core.ledger.upkeep import Reaped, Upkeep
+from moat_core.store import Home, Store, default_home
+
+__all__ = ["main", "reap"]
+
+_LOG_LIMIT_BYTES = 1024 * 1024
+
+
+async def reap(home: Home) -> Reaped:
+    """Undo what dead owners left under HOME."""
+    store = Store(home, _say)
+    try:
+        async with Connections() as connections:
+            dispatcher = Dispatcher(load_plugins(keep_going=True))
+            return await Upkeep(store, dispatcher, connections, automatic=True).reap(on_progress=_say)
+    finally:
+        store.close()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def _bound_log() -> None:
+    """Begin the log anew when it has grown: nobody else ever would."""
+    if sys.stderr.seekable() and sys.stderr.tell() > _LOG_LIMIT_BYTES:
+        sys.stderr.truncate(0)
+
+
+def main() -> int:
+    """Reap, and say what was done."""
+    _bound_log()
+    try:
+        reaped = anyio.run(reap, Home(default_home()))
+    except MoatError as error:
+        _say(f"{error.message} {error.hint}")
+        return error.exit_code
+    for run_id, what in reaped.released:
+        _say(f"{run_id}: removed {what}")
+    for problem in reaped.problems:
+        _say(str(problem))
+    return 1 if reaped.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

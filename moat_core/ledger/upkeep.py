@@ -1,0 +1,185 @@
+"""What upkeep hooks are given, and the work of undoing what dead owners left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import attrs
+
+from moat_core.errors import MoatError
+from moat_core.ledger.ledger import RELEASE_S, Held, Kinds, Ledger
+from moat_core.store.paths import Lock, is_locked
+from moat_core.types import Leftover, Problem
+
+if TYPE_CHECKING:
+    from moat_core.hooks.dispatch import Dispatcher
+    from moat_core.ledger.connections import Connections
+    from moat_core.runtime.base import Connection
+    from moat_core.store import Store
+
+__all__ = ["Reaped", "Upkeep", "kinds_of"]
+
+C = TypeVar("C", bound="Connection")
+LATE_S = 3.0
+"""How long the reaper looks for what an engine may still be making for a dead client."""
+_LATE_POLL_S = 0.25
+_FIND_S = 20.0
+
+
+def kinds_of(dispatcher: Dispatcher) -> Kinds:
+    """Return every registered resource kind.
+
+    Raises:
+        MoatError: Two plugins registered the same kind name.
+    """
+    kinds: Kinds = {}
+    owners: dict[str, str] = {}
+    for plugin, kind in dispatcher.collect_items("moat_register_resources"):
+        if kinds.setdefault(kind.kind, kind) is not kind:
+            raise MoatError(f"Plugins '{owners[kind.kind]}' and '{plugin}' both registered '{kind.kind}'.")
+        owners[kind.kind] = plugin
+    return kinds
+
+
+@attrs.define
+class Reaped:
+    """What was undone: ``(run id or "", what)`` pairs, and what could not be."""
+
+    released: list[tuple[str, str]] = attrs.field(factory=list)
+    problems: list[Problem] = attrs.field(factory=list)
+
+
+class Upkeep:
+    """A look at what there is, outside any run.
+
+    Args:
+        automatic: The reaper asks: only what nobody can want any more.
+    """
+
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher, connections: Connections, *, automatic: bool = False
+    ) -> None:
+        self.store = store
+        self.dispatcher = dispatcher
+        self.automatic = automatic
+        self._connections = connections
+        self._kinds = kinds_of(dispatcher)
+
+    async def connection(self, kind: type[C], address: str) -> C:
+        """Return the open connection of KIND to ADDRESS."""
+        return await self._connections.get(kind, address)
+
+    def is_live(self, run_id: str) -> bool:
+        """Whether the run's owner lives: somebody holds its lock."""
+        return is_locked(self.store.home.run_lock(run_id))
+
+    def is_known(self, run_id: str) -> bool:
+        """Whether the ledger has rows of that run (kept ones included)."""
+        return bool(self.store.resources(run_id))
+
+    def addresses(self) -> list[tuple[str, str]]:
+        """Return the ``(runtime, address)`` pairs that remembered runs were made at, newest first."""
+        return list(dict.fromkeys((run.runtime, run.address) for run in self.store.runs()))
+
+    def dead_runs(self) -> list[str]:
+        """Return the runs that are not over although nobody owns them: a cheap look, no engine is asked."""
+        return [run_id for run_id in self.store.unfinished() if not self.is_live(run_id)]
+
+    async def reap(self, *, on_progress: Callable[[str], None] = lambda text: None) -> Reaped:
+        """Undo everything of dead owners: what the ledger knows, then what only labels tell."""
+        reaped = Reaped()
+        async with anyio.create_task_group() as group:
+            for run_id in self.dead_runs():
+                group.start_soon(self._reap_run, run_id, reaped, on_progress)
+        await self._sweep(reaped)
+        return reaped
+
+    async def release_leftover(self, leftover: Leftover) -> None:
+        """Remove something that `moat_find_leftovers` found.
+
+        Raises:
+            MoatError: It cannot be removed.
+        """
+        ledger = Ledger(leftover.run_id or "", self.store, self._kinds, self._connections)
+        row_id = self.store.add_intent(ledger.run_id, leftover.resource.kind, attrs.asdict(leftover.resource))
+        await ledger.release(Held(row_id, leftover.resource, None))
+
+    async def destroy(self, run_id: str) -> list[Problem]:
+        """Undo every resource of a run whose lock the caller holds or that is over; kept ones too."""
+        ledger = Ledger(run_id, self.store, self._kinds, self._connections)
+        problems = []
+        for row in self.store.resources(run_id):
+            try:
+                await ledger.release(ledger.restore(row))
+            except (MoatError, OSError, TimeoutError) as error:
+                problems.append(_problem(run_id, error))
+        return problems
+
+    async def find_leftovers(self) -> tuple[list[tuple[str, Leftover]], list[Problem]]:
+        """Ask every plugin; one that fails or hangs is a problem and hides nobody else's answer."""
+        with anyio.move_on_after(_FIND_S) as scope:
+            return await self.dispatcher.survey("moat_find_leftovers", upkeep=self)
+        assert scope.cancelled_caught
+        return [], [Problem(f"Looking for leftovers took more than {_FIND_S:.0f} s.", "Is the engine well?")]
+
+    async def _reap_run(self, run_id: str, reaped: Reaped, on_progress: Callable[[str], None]) -> None:
+        lock = Lock(self.store.home.run_lock(run_id))
+        if not lock.acquire():
+            return  # its owner, or another reaper, was only slow to show
+        try:
+            run = self.store.run(run_id)
+            on_progress(f"{run.name if run else run_id} ({run_id}): its owner is gone; undoing what it left.")
+            ledger = Ledger(run_id, self.store, self._kinds, self._connections)
+            failed = False
+            for row in self.store.resources(run_id, kept=False):
+                try:
+                    held = ledger.restore(row)
+                    found = await self._release(ledger, held, late=row.state == "intent")
+                    if found:
+                        reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
+                except (MoatError, OSError, TimeoutError) as error:
+                    reaped.problems.append(_problem(run_id, error))
+                    failed = True
+            if not failed and run is not None and run.phase != "over":
+                self.store.update_run(
+                    run_id, phase="over", status="failed", ended=time.time(), error="Its owner died; moat undid it."
+                )
+        finally:
+            lock.release()
+
+    @staticmethod
+    async def _release(ledger: Ledger, held: Held, *, late: bool) -> bool:
+        """Release; what may still appear is looked for again until `LATE_S` has passed."""
+        found, deadline = False, anyio.current_time() + LATE_S
+        while late and not found and anyio.current_time() < deadline:
+            with anyio.fail_after(RELEASE_S):
+                found = await held.resource.release(ledger)
+            if not found:
+                await anyio.sleep(_LATE_POLL_S)
+        return await ledger.release(held) or found
+
+    async def _sweep(self, reaped: Reaped) -> None:
+        found, problems = await self.find_leftovers()
+        reaped.problems += problems
+        for _, leftover in found:
+            if not leftover.automatic or (leftover.run_id and self.is_live(leftover.run_id)):
+                continue
+            try:
+                await self.release_leftover(leftover)
+                reaped.released.append((leftover.run_id or "", f"{leftover.kind} {leftover.name}"))
+            except (MoatError, OSError, TimeoutError) as error:
+                reaped.problems.append(_problem(leftover.run_id or "", error))
+
+
+def _problem(run_id: str, error: Exception) -> Problem:
+    if isinstance(error, MoatError):
+        return Problem(error.message, error.hint, run_id)
+    return Problem(f"{type(error).__name__}: {error}", "`moat clean` tries again.", run_id)
+
+
+def _name(held: Held) -> str:
+    return str(getattr(held.resource, "name", "")) or os.fspath(getattr(held.resource, "path", ""))

@@ -1,0 +1,94 @@
+"""The second layer: a shell that outlives its owner just long enough to start the reaper.
+
+It blocks on a pipe whose other end only the owner has. The owner's orderly end sends a word; its death, by
+whatever signal, closes the pipe, and the shell becomes the reaper. A bare ``sh`` costs about 1 MB and a
+millisecond; a Python process waiting would cost twenty times that in every run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from moat_core.errors import HostError
+
+if TYPE_CHECKING:
+    from moat_core.store import Home
+
+__all__ = ["Watchdog"]
+
+_SCRIPT = 'read -r word || exec "$@"'
+_WAIT_S = 2.0
+
+
+class Watchdog:
+    """The watchdog of this process for one ``MOAT_HOME``. Start it before the first thing is made."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The shell's process id, while it runs."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it, once.
+
+        It has a session of its own, so that neither a Ctrl-C nor the end of our terminal reaches it.
+
+        Raises:
+            HostError: There is no shell, or no process to be had.
+        """
+        if self._process is not None:
+            return
+        self._home.make()
+        environ = {**os.environ, "MOAT_HOME": self._home.path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            with open(os.path.join(self._home.path, "reaper.log"), "ab") as log:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", _SCRIPT, "moat-watchdog", sys.executable, "-m", "moat_core.ledger.reaper"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd="/",
+                    env=environ,
+                )
+        except OSError as error:
+            raise HostError(
+                f"The watchdog cannot be started: {error.strerror or error}.",
+                hint="It needs /bin/sh and a free process; see `ulimit -u`.",
+            ) from error
+        os.register_at_fork(after_in_child=self._close_in_child)
+
+    def stop(self, *, orderly: bool = True) -> None:
+        """Tell it that all is well, and wait for it; or leave it without a word, and it reaps."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        if not orderly:
+            process.stdin.close()
+            process.returncode = 0  # it outlives us: not ours to wait for
+            return
+        try:
+            process.stdin.write(b"done\n")
+            process.stdin.close()
+        except OSError:
+            pass  # somebody killed it; there is nothing to tell any more
+        try:
+            process.wait(_WAIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _close_in_child(self) -> None:
+        # A child forked by our owner's program must not hold the pipe open: we would never see the owner die.
+        if self._process is not None and self._process.stdin is not None:
+            os.close(self._process.stdin.fileno())
+            self._process.returncode = 0  # not the child's to wait for
+            self._process = None

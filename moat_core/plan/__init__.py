@@ -1,0 +1,27 @@
+"""From what was asked for (`RunRequest`) to what will be (`Plan`), by way of `PlanBuilder`. Pure."""
+
+from moat_core.plan.builder import DEFAULT_IMAGE, PlanBuilder
+from moat_core.plan.image import PROXY_ARGS, finish_image, image_tag
+from moat_core.plan.init import READY, make_init
+from moat_core.plan.make import make_plan, runtimes
+from moat_core.plan.names import random_name
+from moat_core.plan.plan import Note, Plan
+from moat_core.plan.request import RunRequest
+from moat_core.plan.trust import TRUST_BUNDLE, TRUST_ENV, TRUST_EXTRAS, trust_script
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "PROXY_ARGS",
+    "READY",
+    "TRUST_BUNDLE",
+    "TRUST_ENV",
+    "TRUST_EXTRAS",
+    "Note",
+    "Plan",
+    "PlanBuilder",
+    "RunRequest",
+    "finish_image",
+    "image_tag",
+    "make_init",
+    "trust_script",
+]

@@ -1,0 +1,177 @@
+"""What plugins write on while a plan is made."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import attrs
+
+from moat_core.plan.image import finish_image
+from moat_core.plan.plan import Note, Plan
+from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DEFAULT_IMAGE", "PlanBuilder"]
+
+DEFAULT_IMAGE = "debian:bookworm-slim"
+
+_T = TypeVar("_T")
+_RANKS = {"plugin": 0, "config": 1, "flag": 2}
+
+
+@attrs.define
+class PlanBuilder:
+    """A plan in the making.
+
+    Plain attributes (``user``, ``limits``, ``image`` …) are set; lists are added to by the methods, which notice
+    clashes. Everything is recorded under the name of the plugin whose hook is being called (``origin``).
+    """
+
+    run_id: str
+    name: str
+    runtime: str
+    workspace: Path
+    command: tuple[str, ...] | None = None
+    image: ImageSpec = attrs.field(factory=lambda: ImageSpec(DEFAULT_IMAGE))
+    user: User = attrs.field(factory=User)
+    oci_runtime: str | None = None
+    sandboxed: bool = False
+    network: Literal["bridge", "none"] = "bridge"
+    own_network: bool = False
+    dns: tuple[str, ...] = ()
+    limits: Limits = attrs.field(factory=Limits)
+    working_dir: str = "/"
+    tty: bool = False
+    size: tuple[int, int] | None = None
+    stdin: bool = False
+    keep: bool = False
+    rebuild: bool = False
+    timeout_s: float | None = None
+    details: dict[str, Any] = attrs.field(factory=dict)
+    origin: str = "moat"
+    problems: list[Problem] = attrs.field(factory=list)
+    _env: dict[str, tuple[int, EnvValue]] = attrs.field(factory=dict)
+    _mounts: dict[str, tuple[str, Mount]] = attrs.field(factory=dict)
+    _tmpfs: dict[str, Tmpfs] = attrs.field(factory=dict)
+    _groups: list[int] = attrs.field(factory=list)
+    _capabilities: dict[str, str] = attrs.field(factory=dict)
+    _hosts: dict[str, str] = attrs.field(factory=dict)
+    _ports: dict[str, Port] = attrs.field(factory=dict)
+    _init_steps: list[InitStep] = attrs.field(factory=list)
+    _notes: list[Note] = attrs.field(factory=list)
+
+    @contextmanager
+    def contributing(self, origin: str) -> Iterator[None]:
+        """Record what is added meanwhile under ORIGIN."""
+        before, self.origin = self.origin, origin
+        try:
+            yield
+        finally:
+            self.origin = before
+
+    def set_env(self, key: str, value: str, *, by: Literal["plugin", "config", "flag"] = "plugin") -> None:
+        """Set an environment variable. Flags win over the config, that over plugins, later plugins over earlier."""
+        rank = _RANKS[by]
+        if key not in self._env or self._env[key][0] <= rank:
+            origin = self.origin if by == "plugin" else f"{by}: {self.origin}"
+            self._env[key] = (rank, EnvValue(value, origin))
+
+    def get_env(self, key: str) -> str | None:
+        """Return the value that KEY has so far."""
+        return self._env[key][1].value if key in self._env else None
+
+    def add_mount(self, source: str | Path, target: str, *, read_only: bool = False) -> None:
+        """Bind SOURCE (absolute, on the host) at TARGET (absolute); a second mount at a target is a problem."""
+        target = posixpath.normpath(target)
+        if target in self._mounts:
+            self.problem(f"{target} is mounted twice, by {self._mounts[target][0]} and by {self.origin}.")
+            return
+        self._mounts[target] = (self.origin, Mount(str(source), target, read_only))
+
+    def add_tmpfs(self, tmpfs: Tmpfs) -> None:
+        """Add memory-backed scratch space."""
+        self._tmpfs[posixpath.normpath(tmpfs.target)] = tmpfs
+
+    def add_group(self, gid: int) -> None:
+        """Add a numeric group for the run's user."""
+        if gid not in self._groups:
+            self._groups.append(gid)
+
+    def add_capability(self, name: str, reason: str) -> None:
+        """Keep a Linux capability, ``NET_RAW``, and say why."""
+        self._capabilities[name.removeprefix("CAP_")] = reason
+
+    def add_host(self, name: str, address: str) -> None:
+        """Add a line to ``/etc/hosts``."""
+        self._hosts[name] = address
+
+    def add_port(self, endpoint: str, number: int) -> None:
+        """Publish a port of the container on 127.0.0.1, under its endpoint's name."""
+        self._ports[endpoint] = Port(endpoint, number)
+
+    def add_init_step(self, name: str, script: str, *, order: int = 50, as_user: bool = False) -> None:
+        """Add a piece of sh for `moat-init`; see `InitStep`."""
+        self._init_steps.append(InitStep(name, script, order, as_user))
+
+    def note(self, text: str) -> None:
+        """Say in ``--dry-run`` what was contributed and why, where the plan itself does not show it."""
+        self._notes.append(Note(self.origin, text))
+
+    def problem(self, message: str, hint: str = "", *, where: str = "") -> None:
+        """Record an error of the plan; all are shown at once."""
+        self.problems.append(Problem(message, hint, where))
+
+    def warn(self, message: str, hint: str = "") -> None:
+        """Record something that the user should know, once, when the run starts."""
+        self.problems.append(Problem(message, hint, severity="warning"))
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The mounts so far, outer ones first."""
+        return tuple(sorted((mount for _, mount in self._mounts.values()), key=lambda mount: mount.target))
+
+    def freeze(self) -> Plan:
+        """Return the plan as it stands, its warnings included; errors are the caller's to raise."""
+        return Plan(
+            run_id=self.run_id,
+            name=self.name,
+            runtime=self.runtime,
+            workspace=self.workspace,
+            command=self.command,
+            image=finish_image(self.image),
+            env=_sorted({key: value for key, (_, value) in self._env.items()}),
+            mounts=self.mounts,
+            tmpfs=tuple(self._tmpfs.values()),
+            user=self.user,
+            groups=tuple(self._groups),
+            capabilities=_sorted(self._capabilities),
+            oci_runtime=self.oci_runtime,
+            sandboxed=self.sandboxed,
+            network=self.network,
+            own_network=self.own_network,
+            hosts=dict(self._hosts),
+            dns=self.dns,
+            ports=tuple(self._ports.values()),
+            init_steps=tuple(sorted(self._init_steps, key=lambda step: step.order)),
+            limits=self.limits,
+            working_dir=self.working_dir,
+            tty=self.tty,
+            size=self.size,
+            stdin=self.stdin,
+            keep=self.keep,
+            rebuild=self.rebuild,
+            timeout_s=self.timeout_s,
+            warnings=tuple(problem for problem in self.problems if problem.severity == "warning"),
+            notes=tuple(self._notes),
+            details=dict(self.details),
+        )
+
+
+def _sorted(mapping: Mapping[str, _T]) -> dict[str, _T]:
+    return dict(sorted(mapping.items()))

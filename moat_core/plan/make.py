@@ -1,0 +1,123 @@
+"""Making a plan: what was asked for, the config and every plugin's contribution, merged in a fixed order."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from moat_core.errors import PlanError
+from moat_core.hooks.dispatch import unknown
+from moat_core.plan.builder import PlanBuilder
+from moat_core.plan.init import make_init
+from moat_core.plan.names import random_name
+from moat_core.types import Limits, Problem, is_name
+
+if TYPE_CHECKING:
+    from moat_core.config import Config
+    from moat_core.hooks.dispatch import Dispatcher
+    from moat_core.plan.plan import Plan
+    from moat_core.plan.request import RunRequest
+    from moat_core.runtime.base import RuntimeInfo
+
+__all__ = ["make_plan", "runtimes"]
+
+_ENV_KEY_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_PORT = 65535
+
+
+def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
+    """Return the registered runtimes by name."""
+    return {info.name: info for _, info in dispatcher.collect_items("moat_register_runtimes")}
+
+
+def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Plan:
+    """Decide everything about a run. Reads files, asks no engine, changes nothing.
+
+    Raises:
+        PlanError: What was asked for does not hold together; it carries every problem found.
+        UnknownName: There is no such runtime.
+    """
+    core = config.core
+    name = request.name or core.name or random_name()
+    plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
+    plan.command = None if request.hold else request.command or core.command
+    plan.limits = Limits(core.container.memory, core.container.cpus, core.container.pids)
+    plan.network = core.network
+    plan.dns = core.container.dns
+    plan.stdin = request.interactive or (core.interactive and not request.hold)
+    plan.tty, plan.size = request.tty, request.size
+    plan.keep, plan.rebuild, plan.timeout_s = request.keep, request.rebuild, request.timeout_s
+    plan.set_env("MOAT_RUN_ID", plan.run_id)
+    plan.set_env("MOAT_NAME", plan.name)
+    _check_request(request, plan)
+
+    for impl in dispatcher.plugins.implementations("moat_add_to_plan"):
+        with plan.contributing(impl.plugin_name):
+            dispatcher.call(impl, "moat_add_to_plan", request=request, config=config, plan=plan)
+    _add_what_the_user_wants(request, config, plan)
+
+    frozen = plan.freeze()
+    found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
+    problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
+    if problems:
+        raise PlanError(problems)
+    make_init(frozen)
+    warnings = tuple(problem for problem in found if problem.severity == "warning")
+    return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings))
+
+
+def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str:
+    known = runtimes(dispatcher)
+    name = request.runtime or config.core.runtime
+    if name is None:
+        choice = dispatcher.first("moat_choose_runtime", request=request, config=config)
+        if choice is None:
+            problem = Problem("No plugin brings a runtime.", "`moat plugins` shows what is loaded.")
+            raise PlanError([problem])
+        name = str(choice.value)
+    if name not in known:
+        raise unknown("runtime", name, sorted(known))
+    return name
+
+
+def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
+    if not is_name(plan.name):
+        plan.problem(
+            f"{plan.name!r} cannot be a run's name.",
+            "Use 1 to 63 of a-z, 0-9 and '-', not beginning or ending in '-': it is part of host names.",
+            where="--name" if request.name else "",
+        )
+    if plan.command is not None and (not plan.command or not plan.command[0]):
+        plan.problem("The command is empty.", "Name a program after `--`.")
+    if plan.command is not None and any("\0" in word for word in plan.command):
+        plan.problem("The command has a NUL character in it, which no program can be given.")
+    for key, value in request.env.items():
+        if not _ENV_KEY_RE.fullmatch(key):
+            plan.problem(f"{key!r} cannot be the name of an environment variable.", where="--env")
+        if "\0" in value:
+            plan.problem(f"The value of {key} has a NUL character in it.", where="--env")
+    for endpoint, number in request.ports.items():
+        if not is_name(endpoint) or not 1 <= number <= _MAX_PORT:
+            plan.problem(f"{endpoint}: {number} is not an endpoint and its port (1 to {_MAX_PORT}).", where="ports")
+    if request.timeout_s is not None and request.timeout_s <= 0:
+        plan.problem("The time limit must be more than 0 seconds.", where="--timeout")
+
+
+def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
+    """After all plugins, so that it wins."""
+    with plan.contributing(config.path.name if config.path else "config"):
+        for key, value in config.core.env.items():
+            plan.set_env(key, value, by="config")
+        for mount in config.core.mounts:
+            plan.add_mount(mount.source, mount.target, read_only=mount.read_only)
+        for endpoint, number in config.core.ports.items():
+            plan.add_port(endpoint, number)
+    with plan.contributing("request"):
+        for key, value in request.env.items():
+            plan.set_env(key, value, by="flag")
+        for mount in request.mounts:
+            plan.add_mount(mount.source, mount.target, read_only=mount.read_only)
+        for endpoint, number in request.ports.items():
+            plan.add_port(endpoint, number)

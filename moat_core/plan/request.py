@@ -1,0 +1,78 @@
+"""What was asked for, before anybody has thought about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from moat_core.types import Mount, new_run_id
+
+__all__ = ["RunRequest"]
+
+
+@attrs.frozen(kw_only=True)
+class RunRequest:
+    """One run, as a flag or an argument asks for it. ``None`` leaves a thing to the config or its default.
+
+    Args:
+        workspace: Absolute path of the folder that appears at ``/workspace``.
+        command: Program and arguments. ``None`` is the config's; if there is none either, the run has no command
+            of its own and waits for ``exec``.
+        hold: Have no command of its own even if the config names one (the library's default).
+        name: The agent's name.
+        env: Added last, and wins.
+        mounts: Beside the workspace.
+        ports: Endpoint name -> port in the container.
+        dependencies: Added to the config's.
+        base_image: Instead of the config's.
+        runtime: Name of a registered runtime.
+        sandbox: ``False`` runs without gVisor; ``True`` insists on it.
+        interactive: Standard input is passed on; with ``tty`` through a pseudo-terminal.
+        tty: Give the command a terminal, of SIZE (rows, columns) from its first byte on.
+        keep: Leave the container behind, stopped, at the end.
+        rebuild: Build the image anew.
+        timeout_s: Seconds after which the command is killed.
+        options: Plugin section -> values that replace those of the config.
+        run_id: Made by the asker, so that it can be named before the run exists.
+    """
+
+    workspace: Path
+    command: tuple[str, ...] | None = None
+    hold: bool = False
+    name: str | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
+    mounts: tuple[Mount, ...] = ()
+    ports: Mapping[str, int] = attrs.field(factory=dict)
+    dependencies: tuple[str, ...] = ()
+    base_image: str | None = None
+    runtime: str | None = None
+    sandbox: bool | None = None
+    interactive: bool = False
+    tty: bool = False
+    size: tuple[int, int] | None = None
+    keep: bool = False
+    rebuild: bool = False
+    timeout_s: float | None = None
+    options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    run_id: str = attrs.field(factory=new_run_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able fields, env values included: for the pipe to a supervisor, never for a file."""
+        return attrs.asdict(self) | {"workspace": str(self.workspace)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunRequest:
+        """Undo `to_json`."""
+        return cls(
+            **data
+            | {
+                "workspace": Path(data["workspace"]),
+                "command": None if data["command"] is None else tuple(data["command"]),
+                "mounts": tuple(Mount(**mount) for mount in data["mounts"]),
+                "dependencies": tuple(data["dependencies"]),
+                "size": tuple(data["size"]) if data["size"] else None,
+            }
+        )

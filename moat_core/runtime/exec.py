@@ -1,0 +1,105 @@
+"""Running one command to its end and keeping what it said, alike for every runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from moat_core.types import Command, ExecResult, Output
+
+if TYPE_CHECKING:
+    from moat_core.runtime.base import Process, Sandbox
+
+__all__ = ["OUTPUT_LIMIT_BYTES", "Collector", "exec_command"]
+
+OUTPUT_LIMIT_BYTES = 10 * 1024 * 1024
+"""What is kept of each stream unless asked otherwise; the rest is read and dropped."""
+_WRITE_BYTES = 256 * 1024
+
+OnOutput = Callable[[Output], Awaitable[None]]
+
+
+@attrs.define
+class Collector:
+    """Keeps the beginning of each stream, up to a limit, so that no output can fill our memory."""
+
+    limit_bytes: int = OUTPUT_LIMIT_BYTES
+    truncated: bool = False
+    _parts: dict[str, list[bytes]] = attrs.field(factory=lambda: {"stdout": [], "stderr": []})
+    _sizes: dict[str, int] = attrs.field(factory=lambda: {"stdout": 0, "stderr": 0})
+
+    def add(self, output: Output) -> None:
+        """Keep OUTPUT, or what still fits of it."""
+        room = self.limit_bytes - self._sizes[output.stream]
+        data = output.data if len(output.data) <= room else output.data[: max(room, 0)]
+        self.truncated = self.truncated or len(data) < len(output.data)
+        if data:
+            self._parts[output.stream].append(data)
+            self._sizes[output.stream] += len(data)
+
+    def get(self, stream: str) -> bytes:
+        """Return what was kept of STREAM."""
+        return b"".join(self._parts[stream])
+
+
+async def exec_command(
+    sandbox: Sandbox,
+    command: Command,
+    *,
+    stdin: bytes | None = None,
+    timeout_s: float | None = None,
+    limit_bytes: int = OUTPUT_LIMIT_BYTES,
+    on_output: OnOutput | None = None,
+) -> ExecResult:
+    """Run COMMAND in SANDBOX and return how it ended. Never raises for an exit code or a timeout.
+
+    Args:
+        stdin: What it reads; ``None`` is nothing.
+        timeout_s: After so many seconds its whole process tree is killed.
+        limit_bytes: What is kept of each stream.
+        on_output: Awaited with every piece as it arrives; a slow one slows the command down.
+
+    Raises:
+        SandboxGone: The container went away meanwhile.
+    """
+    collector = Collector(limit_bytes)
+    started = time.monotonic()
+    exit_code = -1
+    with anyio.move_on_after(timeout_s) as scope:
+        async with sandbox.open_process(attrs.evolve(command, stdin=stdin is not None)) as process:
+            async with anyio.create_task_group() as group:
+                if stdin is not None:
+                    group.start_soon(_feed, process, stdin)
+                async for output in process:
+                    collector.add(output)
+                    if on_output is not None:
+                        await on_output(output)
+                exit_code = await process.wait()
+                group.cancel_scope.cancel()
+    timed_out = scope.cancelled_caught
+    if timed_out:
+        exit_code = 137
+    oom_killed = exit_code == 137 and not timed_out and (await sandbox.refresh()).oom_killed  # noqa: PLR2004
+    return ExecResult(
+        argv=command.argv,
+        exit_code=exit_code,
+        stdout=collector.get("stdout"),
+        stderr=collector.get("stderr"),
+        truncated=collector.truncated,
+        timed_out=timed_out,
+        oom_killed=oom_killed,
+        duration_s=time.monotonic() - started,
+    )
+
+
+async def _feed(process: Process, data: bytes) -> None:
+    try:
+        for start in range(0, len(data), _WRITE_BYTES):
+            await process.write(data[start : start + _WRITE_BYTES])
+        await process.close_stdin()
+    except (BrokenPipeError, ConnectionError):
+        pass  # it did not want to read all of it, which is its right

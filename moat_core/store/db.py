@@ -1,0 +1,321 @@
+"""The one SQLite file: which runs there are, and the ledger of what they made.
+
+WAL with ``synchronous=NORMAL``: a commit survives the death of any process, which is what the ledger is for, and
+costs no fsync (about 0.05 ms). Power loss may lose the newest rows; then the engine's containers have died too
+and their remains are found by label. Calls are synchronous and short; they block the loop for less than a switch
+to a thread would take. Stdlib only: ``moat list`` imports this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+
+from moat_core.errors import StoreError
+from moat_core.store.paths import Home, Lock, _unusable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+__all__ = ["SCHEMA_VERSION", "LedgerRow", "RunRow", "Store"]
+
+SCHEMA_VERSION = 1
+_BUSY_S = 10.0
+_SCHEMA = """
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, runtime TEXT NOT NULL, address TEXT NOT NULL, probe TEXT NOT NULL,
+  workspace TEXT NOT NULL, command TEXT NOT NULL, env_names TEXT NOT NULL, ports TEXT NOT NULL,
+  owner_pid INTEGER NOT NULL, owner_kind TEXT NOT NULL, sandboxed INTEGER NOT NULL, oci_runtime TEXT,
+  phase TEXT NOT NULL, created REAL NOT NULL, ended REAL, status TEXT, exit_code INTEGER, error TEXT
+) STRICT;
+CREATE INDEX runs_phase ON runs (phase);
+CREATE TABLE ledger (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('intent', 'live', 'kept')), created REAL NOT NULL
+) STRICT;
+CREATE INDEX ledger_run ON ledger (run_id);
+CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+"""
+
+
+class _Row:
+    """A row as an object, without the cost of importing attrs."""
+
+    fields: tuple[str, ...] = ()
+    json_fields: frozenset[str] = frozenset()
+
+    def __init__(self, **values: Any) -> None:
+        for name in self.fields:
+            setattr(self, name, values.get(name))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.fields)})"
+
+    @classmethod
+    def _from_sql(cls, row: sqlite3.Row) -> Any:
+        return cls(**{k: json.loads(row[k]) if k in cls.json_fields else row[k] for k in row.keys()})  # noqa: SIM118
+
+    def _to_sql(self) -> dict[str, Any]:
+        return {
+            name: json.dumps(getattr(self, name)) if name in self.json_fields else getattr(self, name)
+            for name in self.fields
+        }
+
+
+class RunRow(_Row):
+    """What is remembered of a run: how to find it, and how it ended. Never its state, never a value of its env."""
+
+    fields = (
+        "id", "name", "runtime", "address", "probe", "workspace", "command", "env_names", "ports", "owner_pid",
+        "owner_kind", "sandboxed", "oci_runtime", "phase", "created", "ended", "status", "exit_code", "error",
+    )  # fmt: skip
+    json_fields = frozenset({"command", "env_names", "ports"})
+    id: str
+    name: str
+    runtime: str
+    address: str
+    probe: str
+    workspace: str
+    command: list[str] | None
+    env_names: list[str]
+    ports: dict[str, int]
+    owner_pid: int
+    owner_kind: str
+    sandboxed: int
+    oci_runtime: str | None
+    phase: str
+    created: float
+    ended: float | None
+    status: str | None
+    exit_code: int | None
+    error: str | None
+
+
+class LedgerRow(_Row):
+    """One resource: ``state`` is ``intent`` (may exist), ``live`` (exists) or ``kept`` (exists, on request)."""
+
+    fields = ("id", "run_id", "kind", "data", "state", "created")
+    json_fields = frozenset({"data"})
+    id: int
+    run_id: str
+    kind: str
+    data: dict[str, Any]
+    state: str
+    created: float
+
+
+class Store:
+    """The file, opened when it is first needed. Not for use by several threads at once.
+
+    Args:
+        home: Where it lies.
+        on_warning: Told in one sentence when a broken file had to be put aside.
+    """
+
+    def __init__(self, home: Home, on_warning: Callable[[str], None] | None = None) -> None:
+        self.home = home
+        self._warn = on_warning or (lambda text: None)
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    def add_run(self, row: RunRow) -> None:
+        """Remember a new run."""
+        names = ", ".join(RunRow.fields)
+        places = ", ".join(":" + name for name in RunRow.fields)
+        self._write(f"INSERT INTO runs ({names}) VALUES ({places})", row._to_sql())  # noqa: S608
+
+    def update_run(self, run_id: str, **values: Any) -> None:
+        """Change some columns of a run."""
+        columns = ", ".join(f"{name} = :{name}" for name in values)
+        self._write(f"UPDATE runs SET {columns} WHERE id = :id", {**values, "id": run_id})  # noqa: S608
+
+    def runs(self, *, over: bool = True) -> list[RunRow]:
+        """Return runs, newest first; without those that are OVER if so asked."""
+        where = "" if over else "WHERE phase != 'over'"
+        return self._read(RunRow, f"SELECT * FROM runs {where} ORDER BY created DESC, id")  # noqa: S608
+
+    def run(self, run_id: str) -> RunRow | None:
+        """Return one run."""
+        rows: list[RunRow] = self._read(RunRow, "SELECT * FROM runs WHERE id = ?", (run_id,))
+        return rows[0] if rows else None
+
+    def forget_run(self, run_id: str) -> None:
+        """Forget a run that is over."""
+        self._write("DELETE FROM runs WHERE id = ?", (run_id,))
+
+    # -- ledger ----------------------------------------------------------------------------------------------
+
+    def add_intent(self, run_id: str, kind: str, data: dict[str, Any]) -> int:
+        """Write down that a resource is about to be made; return the row's id."""
+        cursor = self._write(
+            "INSERT INTO ledger (run_id, kind, data, state, created) VALUES (?, ?, ?, 'intent', ?)",
+            (run_id, kind, json.dumps(data), time.time()),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def set_state(self, row_id: int, state: str) -> None:
+        """Set a resource's state, ``live`` or ``kept``."""
+        self._write("UPDATE ledger SET state = ? WHERE id = ?", (state, row_id))
+
+    def forget_resource(self, row_id: int) -> None:
+        """Forget a resource that is released."""
+        self._write("DELETE FROM ledger WHERE id = ?", (row_id,))
+
+    def resources(self, run_id: str | None = None, *, kept: bool = True) -> list[LedgerRow]:
+        """Return what a run (or all runs) made, newest first: the order in which it is undone."""
+        where = "" if kept else " AND state != 'kept'"
+        if run_id is None:
+            return self._read(LedgerRow, f"SELECT * FROM ledger WHERE 1 {where} ORDER BY id DESC")  # noqa: S608
+        return self._read(
+            LedgerRow,
+            f"SELECT * FROM ledger WHERE run_id = ? {where} ORDER BY id DESC",  # noqa: S608
+            (run_id,),
+        )
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of runs that somebody must still be working on: not over, or with rows not kept."""
+        sql = "SELECT id FROM runs WHERE phase != 'over' UNION SELECT run_id FROM ledger WHERE state != 'kept'"
+        return [row[0] for row in self._execute(sql, ())]
+
+    def unfinished_of(self, pid: int) -> list[str]:
+        """Return the unfinished runs that the process PID owns."""
+        sql = "SELECT id FROM runs WHERE phase != 'over' AND owner_pid = ?"
+        return [row[0] for row in self._execute(sql, (pid,))]
+
+    # -- notes -----------------------------------------------------------------------------------------------
+
+    def note(self, key: str) -> str | None:
+        """Return a remembered word."""
+        rows = self._execute("SELECT value FROM notes WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def set_note(self, key: str, value: str | None) -> None:
+        """Remember a word, or forget it."""
+        if value is None:
+            self._write("DELETE FROM notes WHERE key = ?", (key,))
+        else:
+            self._write("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, value))
+
+    # -- plumbing --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _read(self, cls: type[_Row], sql: str, arguments: Any = ()) -> list[Any]:
+        return [cls._from_sql(row) for row in self._execute(sql, arguments)]  # noqa: SLF001
+
+    def _execute(self, sql: str, arguments: Any) -> list[sqlite3.Row]:
+        if self._connection is None and not os.path.exists(self.home.database):
+            return []  # reading makes nothing
+        return self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
+
+    def _write(self, sql: str, arguments: Any) -> sqlite3.Cursor:
+        return self._guarded(lambda connection: connection.execute(sql, arguments))
+
+    def _guarded(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
+            with self._translated():
+                return action(self._open())
+        except _BrokenFileError as error:
+            self._put_aside(error)
+            with self._translated():
+                return action(self._open())
+
+    def _open(self) -> sqlite3.Connection:
+        # A connection must not cross a fork (sqlite.org/howtocorrupt.html §2.6); the child opens its own.
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        self.home.make()
+        connection = sqlite3.connect(self.home.database, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.row_factory = sqlite3.Row
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"The state in {self.home.path} was written by a newer moat "
+                    f"(version {version}; this one knows {SCHEMA_VERSION}).",
+                    hint="Upgrade moat, or set MOAT_HOME to another folder.",
+                )
+            if version == 0:
+                self._create(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._pid = connection, os.getpid()
+        return connection
+
+    @staticmethod
+    def _create(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody was quicker
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            # SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html); a missing table is a broken file, too.
+            if error.sqlite_errorname in {"SQLITE_CORRUPT", "SQLITE_NOTADB"} or "no such table" in str(error):
+                raise _BrokenFileError(str(error)) from error
+            hint = "Free some disk space, make it writable, or set MOAT_HOME to another folder."
+            if error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}:
+                hint = f"Another process has held it for {_BUSY_S:.0f} s; look for a stuck moat."
+            raise StoreError(f"The state in {self.home.path} cannot be used: {error}.", hint=hint) from error
+        except OSError as error:
+            raise _unusable(self.home.path, error) from error
+
+    def _put_aside(self, error: Exception) -> None:
+        """Rename a broken file and begin anew; containers of ours are found again by their labels."""
+        self.close()
+        lock = Lock(os.path.join(self.home.locks, "store.lock"))
+        lock.acquire(wait=True)
+        try:
+            try:
+                # Somebody may have been quicker: what lies there now is new and whole, and must stay.
+                self._open().execute("SELECT count(*) FROM runs JOIN ledger")
+            except (sqlite3.DatabaseError, _BrokenFileError):
+                self.close()
+                self._begin_anew(error)
+        finally:
+            lock.close()
+
+    def _begin_anew(self, error: Exception) -> None:
+        aside = f"{self.home.database}.broken-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ("", "-wal", "-shm"):
+            try:
+                os.replace(self.home.database + suffix, aside + suffix)
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                raise _unusable(self.home.path, problem) from problem
+        self._warn(
+            f"The state file was broken ({error}); it was put aside as {os.path.basename(aside)} in {self.home.path} "
+            "and a new one begun. Running containers are found by their labels."
+        )
+        self._open()
+        self.set_note("rebuilt", "1")
+
+
+class _BrokenFileError(Exception):
+    """Not a database, or one with holes."""

@@ -1,0 +1,129 @@
+"""The output of a run's own command, as it is kept after the container is gone.
+
+One record a line: ``<seconds since 1970> <O|E|o|e> <bytes>``; capitals mean that a newline follows the bytes,
+small letters that none did (yet). Nothing is decoded, so every byte comes back as it was written. Two files of
+bounded size: an agent must not fill the disk through its log. Stdlib only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+__all__ = ["LIMIT_BYTES", "LogRecord", "LogWriter", "read_log"]
+
+LIMIT_BYTES = 16 * 1024 * 1024
+"""Of each of the two files."""
+_PREFIX = 20  # "1763683200.123456 O "
+
+
+class LogRecord:
+    """A line, or the unfinished end of one."""
+
+    __slots__ = ("data", "stream", "time")
+
+    def __init__(self, stamp: float, stream: str, data: bytes) -> None:
+        self.time = stamp
+        self.stream = stream
+        self.data = data
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it ends in a newline."""
+        return self.data.endswith(b"\n")
+
+
+class LogWriter:
+    """Appends output to a run's log. A full disk silences it, once and for all, and stops nothing."""
+
+    def __init__(self, folder: str, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._path = os.path.join(folder, "log")
+        self._limit = limit_bytes
+        self._file: BinaryIO | None = None
+        self._size = 0
+        self.error: OSError | None = None
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Append DATA of STREAM (``stdout`` or ``stderr``), stamped with the present."""
+        if self.error is not None or not data:
+            return
+        letter = "E" if stream == "stderr" else "O"
+        stamp = b"%017.6f " % time.time()
+        *_, last = data.rsplit(b"\n", 1)
+        head = stamp + letter.encode() + b" "
+        text = head + data.replace(b"\n", b"\n" + head)
+        if last:
+            cut = len(text) - len(last) - len(head)
+            text = text[:cut] + stamp + letter.lower().encode() + b" " + last + b"\n"
+        else:
+            text = text[: -len(head)]
+        try:
+            self._append(text)
+        except OSError as error:
+            self.error = error
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                self.error = error
+
+    def _append(self, text: bytes) -> None:
+        if self._file is None:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 - held open as long as the run lives
+            self._size = os.fstat(descriptor).st_size
+        elif self._size > self._limit:
+            self._file.close()
+            self._file = None
+            os.replace(self._path, self._path + ".1")
+            return self._append(text)
+        self._file.write(text)
+        self._size += len(text)
+        return None
+
+
+def read_log(folder: str, *, tail: int | None = None) -> list[LogRecord]:
+    """Return the kept records of a run, the last TAIL lines or all; ``[]`` if there is no log."""
+    records: deque[LogRecord] = deque()
+    lines = 0
+    for record in _records(folder):
+        records.append(record)
+        lines += record.is_complete
+        while tail is not None and lines > tail - (not records[-1].is_complete) and records:
+            lines -= records.popleft().is_complete
+    return list(records)
+
+
+def parse_record(line: bytes) -> LogRecord | None:
+    """Return what one line of the file holds; ``None`` for the torn end of a writer that was killed."""
+    if len(line) < _PREFIX or line[-1:] != b"\n":
+        return None
+    letter = line[18:19]
+    data = line[_PREFIX:] if letter in b"OE" else line[_PREFIX:-1]
+    try:
+        return LogRecord(float(line[:17]), "stderr" if letter in b"Ee" else "stdout", data)
+    except ValueError:
+        return None
+
+
+def _records(folder: str) -> Iterator[LogRecord]:
+    for name in ("log.1", "log"):
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                for line in file:
+                    record = parse_record(line)
+                    if record is not None:
+                        yield record
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,174 @@
+"""Where things lie under ``MOAT_HOME``, and the locks that prove who is alive.
+
+Stdlib only, and little of it: ``moat list`` imports this and `moat_core.store.db` and nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from moat_core.errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Home", "Lock", "default_home"]
+
+
+def default_home(environ: Mapping[str, str] | None = None) -> str:
+    """Return ``$MOAT_HOME``, else ``moat`` in the platform's state folder (XDG base directory specification)."""
+    environ = os.environ if environ is None else environ
+    if home := environ.get("MOAT_HOME"):
+        return os.path.abspath(os.path.expanduser(home))
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Application Support/moat")
+    state = environ.get("XDG_STATE_HOME", "")
+    # A relative value is to be ignored, says the specification.
+    return os.path.join(state if os.path.isabs(state) else os.path.expanduser("~/.local/state"), "moat")
+
+
+class Home:
+    """The folder; made, with mode 0700, when something is first written."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.database = os.path.join(self.path, "moat.db")
+        self.locks = os.path.join(self.path, "locks")
+        self.runs = os.path.join(self.path, "runs")
+
+    def make(self) -> None:
+        """Make the folder and its subfolders.
+
+        Raises:
+            StoreError: It cannot be made.
+        """
+        try:
+            for path in (self.path, self.locks, self.runs):
+                os.makedirs(path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def run_folder(self, run_id: str) -> str:
+        """Where a run keeps its log."""
+        return os.path.join(self.runs, run_id)
+
+    def run_lock(self, run_id: str) -> str:
+        """The file whose lock the run's owner holds."""
+        return os.path.join(self.locks, run_id + ".lock")
+
+
+def _unusable(path: str, error: OSError) -> StoreError:
+    return StoreError(
+        f"The state folder {path} cannot be used: {error.strerror or error}.",
+        hint="Make it writable, free some disk space, or set MOAT_HOME to another folder.",
+    )
+
+
+class Lock:
+    """A ``flock(2)`` on a file: the kernel's own proof that its holder lives, whatever becomes of pids.
+
+    It belongs to the open file, which a forked child shares: `Lock` closes it there, or the child would keep a
+    dead owner's lock alive. Across ``exec`` it is closed by O_CLOEXEC.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether we hold it."""
+        return self.fd >= 0
+
+    def acquire(self, *, wait: bool = False) -> bool:
+        """Take the lock; return whether we have it.
+
+        The file may be unlinked by its last holder between our open and our flock; then the lock that we got
+        guards nothing, and we start again.
+
+        Args:
+            wait: Block until it is free.
+
+        Raises:
+            StoreError: The file cannot be opened.
+        """
+        while True:
+            try:
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise _unusable(os.path.dirname(self.path), error) from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(fd)
+                return False
+            except BaseException:
+                os.close(fd)
+                raise
+            if _same_file(fd, self.path):
+                self.adopt(fd)
+                return True
+            os.close(fd)
+
+    def adopt(self, fd: int) -> None:
+        """Hold the lock through FD, inherited from whoever took it."""
+        os.set_inheritable(fd, False)  # noqa: FBT003 - os has no keyword for it
+        self.fd = fd
+        _held.add(self)
+
+    def release(self, *, unlink: bool = True) -> None:
+        """Let go, and remove the file unless others may want it."""
+        if self.fd < 0:
+            return
+        if unlink:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Close our descriptor only: another holder of the same open file keeps the lock."""
+        fd, self.fd = self.fd, -1
+        _held.discard(self)
+        if fd >= 0:
+            os.close(fd)
+
+
+def is_locked(path: str) -> bool:
+    """Tell whether somebody holds the lock at PATH. Nothing is made or changed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unusable(os.path.dirname(path), error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+_held: set[Lock] = set()
+"""Not state of ours: what a forked child has to close, see `Lock`."""
+
+
+def _close_in_child() -> None:
+    for lock in tuple(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,370 @@
+"""Frozen values that every layer speaks of. Nothing here does anything."""
+
+from __future__ import annotations
+
+import enum
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import attrs
+
+from moat_core.errors import CommandFailed, CommandTimeout
+
+__all__ = [
+    "NAME_RE",
+    "RUN_ID_RE",
+    "Check",
+    "Command",
+    "CommandInfo",
+    "EnvValue",
+    "ExecResult",
+    "ImageSpec",
+    "InitStep",
+    "Leftover",
+    "Limits",
+    "Mount",
+    "Output",
+    "Port",
+    "Problem",
+    "RunState",
+    "StatusLine",
+    "Stream",
+    "Tmpfs",
+    "User",
+    "is_name",
+    "new_run_id",
+]
+
+NAME_RE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label (RFC 1123 §2.1), lower case: what an agent and an endpoint may be called."""
+RUN_ID_RE = re.compile(r"run-[0-9a-f]{8}")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether TEXT may name an agent or an endpoint: a DNS label of 1 to 63 characters."""
+    return NAME_RE.fullmatch(text) is not None
+
+
+def new_run_id() -> str:
+    """Make a run id: ``run-`` and 8 random hex digits."""
+    return "run-" + secrets.token_hex(4)
+
+
+Stream = Literal["stdout", "stderr"]
+"""Where a piece of output came from. With a TTY everything is ``stdout``."""
+
+
+class RunState(enum.StrEnum):
+    """What the engine (and the owner's lock) say of a run; never what a file says."""
+
+    STARTING = "starting"
+    """Its owner lives; it has no started container yet."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    """The container has ended, the owner still undoes things."""
+    KEPT = "kept"
+    """Over, but its container was kept on request."""
+    EXITED = "exited"
+    FAILED = "failed"
+    """Over; it could not be opened, was cancelled, or its owner died."""
+    UNKNOWN = "unknown"
+    """The engine, whose word is needed, does not answer."""
+
+
+@attrs.frozen
+class Problem:
+    """A thing that is wrong without being fatal by itself, or one of several that are.
+
+    Args:
+        message: One sentence.
+        hint: What to do.
+        where: ``agent.yaml:3``, ``--mount``, a plugin's name …
+        severity: ``error`` stops a plan; a ``warning`` is shown.
+    """
+
+    message: str
+    hint: str = ""
+    where: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+    def to_json(self) -> dict[str, str]:
+        """Return the four fields as a dict."""
+        return {"severity": self.severity, "where": self.where, "message": self.message, "hint": self.hint}
+
+
+@attrs.frozen
+class Mount:
+    """A host folder or file, bound into the container. Both paths are absolute."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+
+
+@attrs.frozen
+class Tmpfs:
+    """Memory-backed scratch space.
+
+    Args:
+        target: Absolute path in the container.
+        size_bytes: Upper limit.
+        options: Further mount options as the engine takes them (``exec``, ``mode=1777``).
+    """
+
+    target: str
+    size_bytes: int = 64 * 1024 * 1024
+    options: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class EnvValue:
+    """One variable of the container's environment, and who gave it that value."""
+
+    value: str
+    origin: str
+
+
+@attrs.frozen
+class Port:
+    """A port of the container that is published on 127.0.0.1, by its endpoint's name."""
+
+    endpoint: str
+    number: int
+
+
+@attrs.frozen
+class User:
+    """Who the command runs as. ``name`` and ``home`` exist in the container."""
+
+    uid: int = 0
+    gid: int = 0
+    name: str = "root"
+    home: str = "/root"
+
+
+@attrs.frozen
+class Limits:
+    """Ceilings of the container; ``None`` leaves the engine's own."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int = 4096
+
+
+@attrs.frozen
+class ImageSpec:
+    """What the container is made from.
+
+    Args:
+        base: An image reference; it is pulled if the engine does not have it.
+        dockerfile: If set, an image is built from this text and ``base`` is only for show.
+        tag: The name of the image to build; stands for *everything* that decides its content.
+        files: Build context beside the Dockerfile: path -> content.
+        build_args: ``--build-arg`` values. Proxy settings do not decide the content, the others are in the tag.
+        trust: Certificates (PEM, one each) of CAs to trust beside the base's own, in builds and in runs.
+            `moat_core.plan.finish_image` writes them into the Dockerfile, before anything is fetched.
+    """
+
+    base: str
+    dockerfile: str | None = None
+    tag: str | None = None
+    files: Mapping[str, bytes] = attrs.field(factory=dict)
+    build_args: Mapping[str, str] = attrs.field(factory=dict)
+    trust: tuple[bytes, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """What the container is created from."""
+        return self.tag or self.base
+
+
+@attrs.frozen
+class InitStep:
+    """A piece of POSIX sh that `moat-init` runs as root, before privileges are dropped and the command starts.
+
+    Steps run in the order of ``order`` (then of addition), in subshells, under ``set -eu``; a step that fails
+    ends the run with its message. Only what every Debian base has may be called; every process costs
+    milliseconds in gVisor, so prefer the shell's built-ins.
+
+    Args:
+        name: For messages.
+        script: The sh text. Values from outside go in through `shlex.quote`.
+        order: Lower comes first; 50 is the middle.
+        as_user: Run it as the run's user instead, in the working folder, after all steps of root; what it
+            prints goes to stderr.
+    """
+
+    name: str
+    script: str
+    order: int = 50
+    as_user: bool = False
+
+
+@attrs.frozen
+class Command:
+    """A command to run inside.
+
+    Args:
+        argv: Program and arguments; no shell is involved.
+        env: Added to the container's environment.
+        cwd: Working folder; ``None`` is the run's.
+        user: ``None`` is the run's; ``"root"`` or ``"uid:gid"`` else.
+        tty: Give it a pseudo-terminal; stdout and stderr are then one.
+        stdin: Give it a standard input (``write``, ``close_stdin``); else it reads end-of-file at once.
+        size: Rows and columns of the terminal.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    cwd: str | None = None
+    user: str | None = None
+    tty: bool = False
+    stdin: bool = False
+    size: tuple[int, int] | None = None
+
+
+@attrs.frozen
+class Output:
+    """A piece of output, in the order it was received. ``data`` is never empty, and splits anywhere."""
+
+    stream: Stream
+    data: bytes
+
+
+@attrs.frozen
+class ExecResult:
+    """How a command ended.
+
+    Args:
+        exit_code: 0 to 255; 126 and 127 as shells use them, 128 + n when signal n ended it.
+        stdout: What was kept of it, as bytes; `text` decodes.
+        stderr: Likewise.
+        truncated: Output beyond the limit was dropped (from the middle on: the *beginning* is kept).
+        timed_out: ``timeout_s`` passed and the whole process tree was killed.
+        oom_killed: The kernel killed something in the container for want of memory.
+        duration_s: Seconds from the request to the end.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+    timed_out: bool = False
+    oom_killed: bool = False
+    duration_s: float = 0.0
+
+    @property
+    def returncode(self) -> int:
+        """The same as ``exit_code``, for those used to `subprocess`."""
+        return self.exit_code
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself, with 0."""
+        return self.exit_code == 0 and not self.timed_out
+
+    @property
+    def text(self) -> str:
+        """``stdout`` as UTF-8, with replacement characters for what is not."""
+        return self.stdout.decode("utf-8", "replace")
+
+    def check(self) -> ExecResult:
+        """Return this result, or raise.
+
+        Raises:
+            CommandTimeout: It was killed when its time was up.
+            CommandFailed: It ended with another code than 0.
+        """
+        program = self.argv[0] if self.argv else "the command"
+        tail = self.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+        hint = "\n".join(tail)
+        if self.timed_out:
+            raise CommandTimeout(
+                f"{program} was killed after {self.duration_s:.1f} s, its time limit.", self, hint=hint
+            )
+        if self.exit_code != 0:
+            why = " (out of memory)" if self.oom_killed else ""
+            raise CommandFailed(f"{program} ended with exit code {self.exit_code}{why}.", self, hint=hint)
+        return self
+
+
+@attrs.frozen
+class CommandInfo:
+    """A verb that a plugin adds to the command line.
+
+    Args:
+        name: The verb, ``deps``.
+        summary: One line for ``moat --help``.
+        load: ``"package.module:attribute"`` of a `click.Command`; imported only when the verb is used.
+    """
+
+    name: str
+    summary: str
+    load: str
+
+
+@attrs.frozen
+class Check:
+    """One finding of ``moat doctor``.
+
+    Args:
+        name: What was looked at.
+        status: ``ok``, ``warning`` or ``error``.
+        message: One sentence.
+        fix: The command or the step that mends it.
+    """
+
+    name: str
+    status: Literal["ok", "warning", "error"]
+    message: str
+    fix: str = ""
+
+
+@attrs.frozen
+class StatusLine:
+    """One line of ``moat status``: ``section`` groups, ``data`` is for ``--json``."""
+
+    section: str
+    name: str
+    text: str
+    data: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Leftover:
+    """Something of moat's that nobody needs any more, found outside the ledger.
+
+    Args:
+        kind: ``container``, ``network``, ``volume``, ``image``, ``run-folder`` …
+        name: As its engine calls it.
+        reason: Why it may go; one sentence.
+        resource: The resource kind that releases it (see `moat_core.ledger.Resource`), with its fields.
+        run_id: Whose it was, if known.
+        automatic: The reaper may remove it by itself; else only ``moat clean`` does, after asking.
+        created: When it was made, if known.
+        size_bytes: What removing it frees, if known.
+    """
+
+    kind: str
+    name: str
+    reason: str
+    resource: Any
+    run_id: str | None = None
+    automatic: bool = False
+    created: datetime | None = None
+    size_bytes: int | None = None
+
+
+Argv = Sequence[str]

@@ -1,0 +1,1 @@
+"""The plugins that come with moat. Each uses only what third parties can use."""

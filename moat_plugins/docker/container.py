@@ -1,0 +1,157 @@
+"""From a plan to the body of POST /containers/create. Pure: no engine is asked.
+
+What a security reviewer looks for is in `_make_host_config`: all capabilities dropped but a root's everyday ones, no new
+privileges, no namespace of the host's, a limit for processes, ports on 127.0.0.1 only, a log that cannot fill the disk.
+Source: Docker Engine API v1.45, ContainerCreate; an omitted field is the engine's default.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from moat_core.plan import make_init
+from moat_core.types import InitStep
+from moat_plugins.docker import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from moat_core.plan import Plan
+
+__all__ = ["BASE_CAPABILITIES", "make_config", "make_name"]
+
+BASE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
+"""What the init steps and a root that installs packages need. Not among them, though in Docker's default: NET_RAW
+(forging packets), MKNOD, SYS_CHROOT, SETFCAP, SETPCAP, AUDIT_WRITE, NET_BIND_SERVICE (the engine opens low ports)."""
+
+_LOG = {"Type": "local", "Config": {"max-size": "10m", "max-file": "2"}}
+_RESOLV = "/etc/resolv.conf"
+
+
+def make_name(run_id: str, role: str = "main") -> str:
+    """Return the container's name, known before it is made: ``moat-run-1234abcd``, ``moat-run-1234abcd-buildkit``."""
+    return f"moat-{run_id}" if role == "main" else f"moat-{run_id}-{role}"
+
+
+def make_config(
+    plan: Plan, *, image: str, labels_: Mapping[str, str], hosts: Mapping[str, str], network: str, stop_s: int = 10
+) -> dict[str, Any]:
+    """Return how to create the run's container.
+
+    Args:
+        image: Reference that the engine has.
+        labels_: The run's own.
+        hosts: Name -> address, beside the plan's.
+        network: Name of the engine's network, or ``none``.
+        stop_s: Seconds between SIGTERM and SIGKILL when somebody else stops it.
+    """
+    entrypoint = make_init(with_resolver(plan, network))
+    config: dict[str, Any] = {
+        "Image": image,
+        "Hostname": plan.name,
+        "User": "0:0",  # the init steps are root's; the last of them drops to the plan's user
+        "WorkingDir": plan.working_dir,
+        "Entrypoint": list(entrypoint),
+        "Cmd": [],
+        "Env": make_env(plan),
+        "Labels": _make_labels(plan, labels_),
+        "Tty": plan.tty,
+        "OpenStdin": plan.stdin,
+        "StdinOnce": plan.stdin,
+        "AttachStdin": plan.stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "StopSignal": "SIGTERM",
+        "StopTimeout": stop_s,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": _make_host_config(plan, hosts, network),
+    }
+    if network != "none":
+        config["ExposedPorts"] = {f"{port.number}/tcp": {} for port in plan.ports}
+    return config
+
+
+def make_env(plan: Plan) -> list[str]:
+    """Return ``KEY=value`` lines: the plan's, and who one is where the plan does not say."""
+    env = {
+        "MOAT_RUN_ID": plan.run_id,
+        "MOAT_NAME": plan.name,
+        "HOME": plan.user.home,
+        "USER": plan.user.name,
+        "LOGNAME": plan.user.name,
+    } | {key: item.value for key, item in plan.env.items()}
+    return [f"{key}={value}" for key, value in env.items()]
+
+
+def with_resolver(plan: Plan, network: str) -> Plan:
+    """Return the plan with an init step that names real name servers, where Docker's own cannot be reached.
+
+    On a network of ours ``/etc/resolv.conf`` names 127.0.0.11, which gVisor's network stack does not have.
+    """
+    if not plan.sandboxed or not plan.dns or network == "none":
+        return plan
+    lines = [*(f"nameserver {server}" for server in plan.dns), "options ndots:0"]
+    script = f"printf '%s\\n' {' '.join(shlex.quote(line) for line in lines)} >{_RESOLV}"
+    return attrs.evolve(plan, init_steps=(InitStep("name servers", script, 0), *plan.init_steps))
+
+
+def _make_labels(plan: Plan, run_labels: Mapping[str, str]) -> dict[str, str]:
+    made = dict(run_labels) | {
+        labels.RUN_ID: plan.run_id,
+        labels.ROLE: "main",
+        labels.NAME: plan.name,
+        labels.USER: f"{plan.user.uid}:{plan.user.gid}",
+    }
+    if plan.oci_runtime:
+        made[labels.OCI_RUNTIME] = plan.oci_runtime
+    if plan.keep:
+        made[labels.KEEP] = "true"
+    return made
+
+
+def _make_host_config(plan: Plan, hosts: Mapping[str, str], network: str) -> dict[str, Any]:
+    limits = plan.limits
+    config: dict[str, Any] = {
+        "Init": True,
+        "NetworkMode": network,
+        "CapDrop": ["ALL"],
+        "CapAdd": sorted({*BASE_CAPABILITIES, *plan.capabilities}),
+        "SecurityOpt": ["no-new-privileges"],
+        "Privileged": False,
+        "IpcMode": "private",
+        "PidsLimit": limits.pids,
+        "LogConfig": _LOG,
+        "RestartPolicy": {"Name": "no"},
+        "GroupAdd": [str(gid) for gid in plan.groups],
+        "Mounts": [
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in plan.mounts
+        ],
+        "Tmpfs": {
+            tmpfs.target: ",".join(["rw", "nosuid", "nodev", f"size={tmpfs.size_bytes}", *tmpfs.options])
+            for tmpfs in plan.tmpfs
+        },
+    }
+    if plan.oci_runtime:
+        config["Runtime"] = plan.oci_runtime
+    if limits.memory_bytes is not None:
+        config |= {"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes}  # equal: no swap beside it
+    if limits.cpus is not None:
+        config["NanoCpus"] = round(limits.cpus * 1_000_000_000)
+    if plan.tty and (size := plan.details.get("tty_size")):
+        config["ConsoleSize"] = list(size)
+    if network != "none":
+        config |= _make_net(plan, hosts)
+    return config
+
+
+def _make_net(plan: Plan, hosts: Mapping[str, str]) -> dict[str, Any]:
+    loopback = [{"HostIp": "127.0.0.1", "HostPort": ""}]  # the engine chooses the port
+    return {
+        "ExtraHosts": [f"{name}:{address}" for name, address in {**plan.hosts, **hosts}.items()],
+        "Dns": list(plan.dns),
+        "PortBindings": {f"{port.number}/tcp": loopback for port in plan.ports},
+    }

@@ -1,0 +1,19 @@
+"""The labels by which things of ours are found again, whoever made them. They hold no secrets: anybody reads them."""
+
+from __future__ import annotations
+
+__all__ = ["IMAGE", "KEEP", "NAME", "OCI_RUNTIME", "OWNER", "ROLE", "RUN_ID", "SHARED", "USER"]
+
+RUN_ID = "moat.run-id"
+ROLE = "moat.role"
+"""``main`` for a run's own container; sidecars name theirs."""
+OWNER = "moat.owner"
+"""Whose: one engine may serve several MOAT_HOMEs, and none may touch another's."""
+NAME = "moat.name"
+KEEP = "moat.keep"
+OCI_RUNTIME = "moat.oci-runtime"
+"""What was asked for; the engine either starts the container with it or not at all."""
+USER = "moat.user"
+"""``uid:gid`` of the run's user, for an exec from another process."""
+SHARED = "moat.shared"
+IMAGE = "moat.image"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import anyio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import anyio
+
 from moat_core.errors import MoatError, RunOver, UsageError
 from moat_core.events import Event, ExecEnded, ExecStarted
-from moat_core.lifecycle import Run, RunResult, execute
+from moat_core.lifecycle import Outcome, Run, RunResult, execute
 from moat_core.runtime import files
 from moat_core.runtime.exec import OUTPUT_LIMIT_BYTES, Collector, exec_command
 from moat_core.store.log import LogWriter
@@ -117,7 +118,7 @@ class SandboxHandle:
         await files.download(self.sandbox, source, target)
 
     @asynccontextmanager
-    async def _around(self, command: Command) -> AsyncIterator[Callable[[ExecResult], Awaitable[None]]]:
+    async def _around(self, command: Command) -> AsyncIterator[Callable[[ExecResult], Awaitable[None]]]:  # noqa: ARG002
         async def finish(result: ExecResult) -> None:
             """Nobody has to know of it outside the owner."""
 
@@ -166,13 +167,15 @@ class RunHandle(SandboxHandle):
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def body(run: Run) -> None:
-            await run.start_service("output", self._pump)
+            if run.plan.command is not None:
+                await run.start_service("output", self._pump)
             ready.set_result(None)
             await self._closing.wait()
 
         self._driver = asyncio.create_task(execute(self._run, opened, body), name=f"moat {self._run.id}")
         try:
-            await asyncio.wait({self._driver, ready}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {self._driver, ready}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._run.cancel()
             await self._finish()
@@ -185,6 +188,10 @@ class RunHandle(SandboxHandle):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            self.run.outcome = Outcome("failed", error=error)
+        elif error is not None:
+            self.run.cancel()
         result = await self.aclose()
         if error is None and result.outcome.status == "failed":
             result.check()
@@ -228,6 +235,11 @@ class RunHandle(SandboxHandle):
     def is_begun(self) -> bool:
         """Whether it was entered, so that there is something to close."""
         return self._driver is not None
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether somebody asked for the end without giving an error as the reason."""
+        return self._run is not None and self._run.cancel_requested and self._run.cancel_reason is None
 
     @property
     def main(self) -> Process:
@@ -289,9 +301,7 @@ class RunHandle(SandboxHandle):
         timed_out = False
         read = asyncio.ensure_future(self._main_read.wait())
         try:
-            await asyncio.wait(
-                {self._driver, read}, timeout=run.plan.timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({self._driver, read}, timeout=run.plan.timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not read.done() and not self._driver.done():
                 timed_out = True
                 await run.sandbox.stop(0)
@@ -420,7 +430,5 @@ def _command(
     size: tuple[int, int] | None = None,
 ) -> Command:
     if isinstance(argv, str) or not argv or not all(isinstance(word, str) for word in argv):
-        raise UsageError(
-            f"A command is a list of strings, not {argv!r}.", hint='For a shell: ["sh", "-c", "a | b"].'
-        )
+        raise UsageError(f"A command is a list of strings, not {argv!r}.", hint='For a shell: ["sh", "-c", "a | b"].')
     return Command(tuple(argv), env or {}, cwd, user, tty=tty, stdin=stdin, size=size)

@@ -29,6 +29,8 @@ class Lived:
         result: Of the run's own command; ``None`` if it had none or did not get that far.
         run: The run as a whole; ``None`` if it never began.
         signal: The first signal that asked for the end.
+
+    All are unset when the caller itself cancelled the run (``handle.run.cancel()``).
     """
 
     result: ExecResult | None = None
@@ -91,7 +93,7 @@ async def live(
                 else:
                     await handle.run.main_done.wait()
         except MoatError:
-            if lived.signal is None:
+            if lived.signal is None and not handle.was_cancelled:
                 raise
         finally:
             with anyio.CancelScope(shield=True):

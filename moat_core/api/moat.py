@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 from moat_core.api.handle import AttachedRun, OnOutput, RunHandle
 from moat_core.api.runs import RunInfo, find_run, list_runs
 from moat_core.config import Config, ConfigSchema, load_config
-from moat_core.errors import RunOver, UsageError
+from moat_core.errors import RunOver, StoreError, UsageError
 from moat_core.events import Event
 from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import PluginInfo, PluginManager, load_plugins
 from moat_core.ledger import Connections, Kinds, Ledger, Upkeep, Watchdog, kinds_of
-from moat_core.ledger.ledger import LedgerStep
+from moat_core.ledger.ledger import RELEASE_S, LedgerStep
 from moat_core.lifecycle import GRACE_S, Opened, Run
 from moat_core.plan import Plan, RunRequest, make_plan, runtimes
 from moat_core.runtime.base import Runtime
 from moat_core.runtime.load import load_attribute
 from moat_core.store import Home, Store, default_home
+from moat_core.store.paths import is_locked
 from moat_core.types import Mount, RunState
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Moat:
         plugins: Further plugin objects, by name.
         grace_s: What undoing one thing of a run may take, in seconds.
         on_warning: Told one sentence when something is odd about the state folder.
+        keep_going: Go without broken plugins; `plugin_infos` names them. Else they are errors.
         owner_kind: Who may end its runs from outside, and how: ``library``, ``foreground`` or ``detached``.
     """
 
@@ -50,6 +52,7 @@ class Moat:
         grace_s: float = GRACE_S,
         on_warning: Callable[[str], None] | None = None,
         owner_kind: str = "library",
+        keep_going: bool = False,
     ) -> None:
         self.home = Home(home if home is not None else default_home())
         self.store = Store(self.home, on_warning)
@@ -57,6 +60,7 @@ class Moat:
         self._without = tuple(without)
         self._extra = dict(plugins or {})
         self._owner_kind = owner_kind
+        self._keep_going = keep_going
         self._dispatcher: Dispatcher | None = None
         self._schema: ConfigSchema | None = None
         self._kinds: Kinds | None = None
@@ -74,8 +78,16 @@ class Moat:
         connections, self._connections = self._connections, None
         await connections.__aexit__(kind, error, trace)
         # A run that could not be undone is the watchdog's from here on: it is left without a word.
-        self._watchdog.stop(orderly=self._watchdog.pid is None or not self.store.unfinished_of(os.getpid()))
+        self._watchdog.stop(orderly=self._watchdog.pid is None or not self._has_dead_runs())
         self.store.close()
+
+    def _has_dead_runs(self) -> bool:
+        """Whether a run of this process is not over although nobody (no other `Moat` of it, either) owns it."""
+        try:
+            mine = self.store.unfinished_of(os.getpid())
+            return any(not is_locked(self.home.run_lock(run_id)) for run_id in mine)
+        except StoreError:
+            return True  # the reaper will say why
 
     # -- plugins and config ------------------------------------------------------------------------------------
 
@@ -83,7 +95,7 @@ class Moat:
     def dispatcher(self) -> Dispatcher:
         """The loaded plugins' hooks; loading happens at the first use."""
         if self._dispatcher is None:
-            manager = load_plugins(without=self._without)
+            manager = load_plugins(without=self._without, keep_going=self._keep_going)
             for name, plugin in self._extra.items():
                 manager.register(plugin, name)
             self._dispatcher = Dispatcher(manager)
@@ -203,6 +215,8 @@ class Moat:
             RunOver: It is not alive.
         """
         info = await self.find(reference)
+        if info.engine_error:
+            await self._connect(info.runtime, info.address)  # raises the whole error, with its hint
         if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
         runtime = await self._connect(info.runtime, info.address)
@@ -231,7 +245,8 @@ class Moat:
         known = runtimes(self.dispatcher)
         if name not in known:
             raise UsageError(
-                f"The runtime '{name}' is not registered.", hint="The plugin that brings it is not loaded: `moat plugins`."
+                f"The runtime '{name}' is not registered.",
+                hint="The plugin that brings it is not loaded: `moat plugins`.",
             )
         kind: type[Runtime] = load_attribute(known[name].load)
         return kind
@@ -240,7 +255,10 @@ class Moat:
         kind = self._runtime_class(plan.runtime)
         if self._kinds is None:
             self._kinds = kinds_of(self.dispatcher)
-        ledger = Ledger(plan.run_id, self.store, self._kinds, self._entered(), self._on_step())
+        release_s = min(RELEASE_S, self.grace_s)
+        ledger = Ledger(
+            plan.run_id, self.store, self._kinds, self._entered(), self._on_step(), release_s=release_s
+        )
         run = Run(
             plan=plan,
             home=Path(self.home.run_folder(plan.run_id)),
@@ -260,7 +278,7 @@ class Moat:
             return None
 
         async def tell(step: LedgerStep) -> None:
-            await self.dispatcher.notify("moat_on_ledger_step", step=step)
+            await self.dispatcher.notify("moat_on_ledger_step", budget_s=self.grace_s, step=step)
 
         return tell
 

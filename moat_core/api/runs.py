@@ -57,9 +57,7 @@ class RunInfo:
         return attrs.asdict(self, filter=lambda field, _: field.name != "sandbox")
 
 
-async def list_runs(
-    store: Store, connect: Connect, runtimes: Iterable[str], *, over: bool = False
-) -> list[RunInfo]:
+async def list_runs(store: Store, connect: Connect, runtimes: Iterable[str], *, over: bool = False) -> list[RunInfo]:
     """Return runs, newest first. An engine that does not answer hides nothing: the error is in the entry.
 
     Only engines that have a say are asked: those of runs that are alive or kept something.
@@ -90,7 +88,8 @@ async def list_runs(
     if lost and not rows and errors and len(errors) == len(asked):
         raise next(iter(errors.values()))
     infos = [
-        _from_row(store, row, sandboxes.get(row.id), _error(errors, row) if has_say(row) else "") for row in rows
+        _from_row(store, row, sandboxes.get(row.id), _error(errors, row)) if has_say(row) else _from_row(store, row)
+        for row in rows
     ]
     known = {row.id for row in rows}
     if lost:
@@ -109,16 +108,14 @@ async def find_run(store: Store, connect: Connect, runtimes: Iterable[str], refe
 
 def match_run(infos: list[RunInfo], reference: str) -> RunInfo:
     """See `find_run`."""
-    return match(
-        infos, reference, key=lambda info: (info.id, info.name), is_live=lambda info: info.state not in OVER
-    )
+    return match(infos, reference, key=lambda info: (info.id, info.name), is_live=lambda info: info.state not in OVER)
 
 
 def _error(errors: dict[tuple[str, str], HostError], row: RunRow) -> str:
     return str(errors.get((row.runtime, row.address), ""))
 
 
-def _from_row(store: Store, row: RunRow, sandbox: SandboxInfo | None, error: str) -> RunInfo:
+def _from_row(store: Store, row: RunRow, sandbox: SandboxInfo | None = None, error: str = "") -> RunInfo:
     said = {"state": sandbox.state, "oci_runtime": sandbox.oci_runtime} if sandbox else None
     fields = entry(row, said, locked=is_locked(store.home.run_lock(row.id)), error=error)
     fields["state"] = RunState(fields["state"])

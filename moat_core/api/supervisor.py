@@ -53,7 +53,11 @@ async def adopt(home: Home, run_id: str, lock_fd: int, *, without: tuple[str, ..
 
 
 async def _supervise(
-    home: Home, run_id: str, task: dict[str, Any], pass_fds: tuple[int, ...], on_message: Callable[[dict[str, Any]], None]
+    home: Home,
+    run_id: str,
+    task: dict[str, Any],
+    pass_fds: tuple[int, ...],
+    on_message: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     folder = home.run_folder(run_id)
     home.make()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CliContext", "pass_cli", "run_async"]
 
 T = TypeVar("T")
+_REAP_S = 15.0
 
 
 class CliContext:
@@ -25,11 +26,21 @@ class CliContext:
     def __init__(self) -> None:
         self.without: tuple[str, ...] = ()
         self.verbose = False
+        self._keep_going = self._quiet = False
         self._moat: Moat | None = None
 
     def set_options(self, *, without: tuple[str, ...] = (), verbose: bool = False) -> None:
         """Remember them; called once, before any verb."""
         self.without, self.verbose = without, verbose
+
+    def keep_going(self) -> None:
+        """Go without broken plugins, with a warning for each: for verbs that must always work."""
+        self._keep_going = True
+
+    def quiet_moat(self) -> Moat:
+        """Return the library, which goes on without broken plugins: for verbs that tell of those themselves."""
+        self._keep_going = self._quiet = True
+        return self.moat
 
     @property
     def moat(self) -> Moat:
@@ -37,7 +48,13 @@ class CliContext:
         if self._moat is None:
             from moat_core.api import Moat
 
-            self._moat = Moat(without=self.without, on_warning=warn, owner_kind="foreground")
+            self._moat = Moat(
+                without=self.without, on_warning=warn, owner_kind="foreground", keep_going=self._keep_going
+            )
+            if self._keep_going and not self._quiet:
+                for info in self._moat.plugin_infos():
+                    if info.state == "broken":
+                        warn(f"Going without a broken plugin. {info.error}")
         return self._moat
 
 
@@ -62,11 +79,17 @@ def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap
 
 
 async def finish_dead_runs(moat: Moat) -> None:
-    """Undo what dead owners left behind, if there is any; say so."""
+    """Undo what dead owners left behind, if there is any; say so. An engine that is down holds nobody up for long."""
+    import anyio
+
     upkeep = moat.upkeep(automatic=True)
     if not upkeep.dead_runs():
         return
-    reaped = await upkeep.reap(on_progress=say)
+    with anyio.move_on_after(_REAP_S) as scope:
+        reaped = await upkeep.reap(on_progress=say)
+    if scope.cancelled_caught:
+        warn(f"It could not all be undone in {_REAP_S:.0f} s; the next command, or `moat clean`, tries again.")
+        return
     for problem in reaped.problems:
         print_problem(problem)
 

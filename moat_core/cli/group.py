@@ -74,8 +74,7 @@ class _Group(click.Group):
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 3) if args else []
             hint = f" Did you mean {' or '.join(near)}?" if near else " See `moat --help`."
-            error.message = error.message.rstrip(".") + "." + hint
-            raise
+            raise click.UsageError(error.message.rstrip(".") + "." + hint, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table, so that help imports no verb.
@@ -101,7 +100,7 @@ def _plugin_commands(ctx: click.Context) -> Iterator[tuple[str, CommandInfo]]:
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr; with errors, where they came from.")
 @click.version_option(None, "--version", package_name="moat", prog_name="moat", message="%(prog)s %(version)s")
 @pass_cli
-def cli(context: CliContext, **options: Any) -> None:
+def cli(context: CliContext, /, **options: Any) -> None:
     """Run agents and other untrusted code in isolated containers.
 
     \b

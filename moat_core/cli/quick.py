@@ -8,13 +8,16 @@ dead owner, a rebuilt store, an engine that does not answer) is left to the full
 from __future__ import annotations
 
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from moat_core.store.db import RunRow, Store
+
 __all__ = ["answer"]
+
+_PROBE_S = 5.0
 
 
 def answer(arguments: list[str]) -> int | None:
@@ -32,4 +35,51 @@ def answer(arguments: list[str]) -> int | None:
 
 
 def _list(*, over: bool, as_json: bool) -> int | None:
-    raise NotImplementedError
+    from moat_core.cli.listing import print_runs
+    from moat_core.cli.render import warn
+    from moat_core.store import Home, Store, default_home
+
+    store = Store(Home(default_home()), warn)
+    try:
+        entries = _entries(store, over=over)
+    finally:
+        store.close()
+    if entries is None:
+        return None
+
+    print_runs(entries, as_json=as_json)
+    return 0
+
+
+def _entries(store: Store, *, over: bool) -> list[dict[str, Any]] | None:
+    """Return what the full command would show, or ``None`` if there is something for it to do or to explain."""
+    from moat_core.store.paths import is_locked
+    from moat_core.store.state import entry, is_over, needs_engine
+
+    rows = store.runs()
+    if store.note("rebuilt") is not None:
+        return None  # asked after the first reading, which notices a broken file
+    locked = {row.id: is_locked(store.home.run_lock(row.id)) for row in rows}
+    if not all(locked.get(run_id) for run_id in store.unfinished()):
+        return None  # its owner is dead: what it left has to be undone
+    has_say = needs_engine(store)
+    sandboxes = _probe([row for row in rows if has_say(row)])
+    if sandboxes is None:
+        return None
+    entries = [entry(row, sandboxes.get(row.id) if has_say(row) else None, locked=locked[row.id]) for row in rows]
+    return [run for run in entries if over or not is_over(run["state"])]
+
+
+def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
+    """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
+    sandboxes: dict[str, dict[str, Any]] = {}
+    for probe, address in sorted({(row.probe, row.address) for row in rows}):
+        module, _, function = probe.partition(":")
+        if not function:
+            return None  # its runtime has no probe
+        try:
+            found = getattr(__import__(module, fromlist=[function]), function)(address, _PROBE_S)
+        except (OSError, ImportError, AttributeError):
+            return None
+        sandboxes |= {each["run_id"]: each for each in found if each["role"] == "main"}
+    return sandboxes

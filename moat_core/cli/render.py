@@ -1,16 +1,21 @@
-"""Writing for people and for programs: tables, JSON, errors. stdout is for results, stderr for everything else."""
+"""Writing for people and for programs: tables, JSON, errors. stdout is for results, stderr for everything else.
+
+Stdlib only, and little of it: ``moat list`` imports this.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
 
-from moat_core.errors import MoatError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from moat_core.errors import MoatError
 
 __all__ = [
     "age",
@@ -25,6 +30,7 @@ __all__ = [
     "warn",
 ]
 
+_COLUMNS = 80
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 
 
@@ -68,7 +74,9 @@ def print_error(error: MoatError, *, as_json: bool = False) -> None:
     if problems:
         for problem in problems:
             where = f"{problem.where}: " if problem.where else ""
-            print(style("error:", "red", "bold", stream=sys.stderr), printable(where + problem.message), file=sys.stderr)
+            print(
+                style("error:", "red", "bold", stream=sys.stderr), printable(where + problem.message), file=sys.stderr
+            )
             _print_hint(problem.hint)
     else:
         print(style("error:", "red", "bold", stream=sys.stderr), printable(error.message), file=sys.stderr)
@@ -94,13 +102,25 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, shrink
     table = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max([len(header), *(len(row[i]) for row in table)]) for i, header in enumerate(headers)]
     if sys.stdout.isatty() and shrink is not None:
-        room = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1)
+        room = _columns() - sum(widths) - 2 * (len(widths) - 1)
         if room < 0:
             widths[shrink] = max(len(headers[shrink]), widths[shrink] + room, 8)
     print(style("  ".join(h.ljust(w) for h, w in zip(headers, widths, strict=True)).rstrip(), "bold"))
     for row in table:
         cells = [cell if len(cell) <= w else cell[: w - 1] + "…" for cell, w in zip(row, widths, strict=True)]
         print("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
+
+
+def _columns() -> int:
+    """Return the width of the terminal, which ``COLUMNS`` overrides, as the shutil module (slow to import) does."""
+    try:
+        return int(os.environ["COLUMNS"]) or os.get_terminal_size(sys.stdout.fileno()).columns
+    except (KeyError, ValueError, OSError):
+        pass
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
+    except (ValueError, OSError):
+        return _COLUMNS
 
 
 def age(stamp: float | None) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -32,8 +31,12 @@ _DEFAULT_ON = frozenset({b"25", b"7"})
 
 def terminal_size() -> tuple[int, int]:
     """Return rows and columns of the user's terminal."""
-    size = shutil.get_terminal_size()
-    return size.lines, size.columns
+    # Not shutil's: it would believe LINES and COLUMNS, which the user's programs inside do not see.
+    try:
+        size = os.get_terminal_size(1)
+    except OSError:
+        return 24, 80
+    return size.lines or 24, size.columns or 80
 
 
 class Screen:
@@ -118,7 +121,7 @@ async def attach_terminal(process: Process, *, tty: bool, stdin: bool) -> int:
     """Connect PROCESS with our standard streams until it ends, and return its exit code."""
     screen = Screen()
     sys.stdout.flush()
-    with raw_mode() if tty else suppress():
+    with raw_mode() if tty else nullcontext():
         try:
             async with anyio.create_task_group() as group:
                 if stdin:

@@ -114,9 +114,7 @@ class Reader:
 
     def wrong(self, item: Item, what: str, key: str, hint: str = "", *, is_secret: bool = False) -> Any:
         """Record that ITEM must be WHAT."""
-        self.problems.add(
-            item.where, f"{key} must be {what}, not {item.describe(is_secret=is_secret)}.", hint
-        )
+        self.problems.add(item.where, f"{key} must be {what}, not {item.describe(is_secret=is_secret)}.", hint)
         return INVALID
 
     def checked(
@@ -137,9 +135,7 @@ class Reader:
         try:
             result = call(value)
         except ValueError as error:
-            reason = (error.reason if isinstance(error, BadValue) else str(error)).rstrip(
-                "."
-            ) or "it is refused"
+            reason = (error.reason if isinstance(error, BadValue) else str(error)).rstrip(".") or "it is refused"
             hint = error.hint if isinstance(error, BadValue) else ""
             is_shown = item.kind not in {"list", "map", "object", "null"} and not is_secret
             subject = f"{key} cannot be {show(item.raw)}" if is_shown else f"{key} cannot be used"
@@ -183,11 +179,7 @@ class Reader:
 
     def _read_list(self, item: Item, hint: Any, key: str, meta: Mapping[str, Any]) -> Any:
         if item.kind != "list":
-            text = (
-                f"Write it as a list: {key.rpartition('.')[2]}: [{item.raw}]"
-                if item.raw.isprintable()
-                else ""
-            )
+            text = f"Write it as a list: {key.rpartition('.')[2]}: [{item.raw}]" if item.raw.isprintable() else ""
             one = item.kind == "text" and len(item.raw) < len(_EXAMPLE)
             return self.wrong(item, "a list", key, text if one and not meta.get("secret") else "")
         values = []
@@ -209,9 +201,7 @@ class Reader:
         entries: dict[str, Any] = {}
         is_secret = meta.get("secret", False)
         for name, each in item.value.items():
-            path = (
-                f"{key}.{name}" if name.isprintable() and len(name) < len(_EXAMPLE) else f"{key}.{show(name)}"
-            )
+            path = f"{key}.{name}" if name.isprintable() and len(name) < len(_EXAMPLE) else f"{key}.{show(name)}"
             check_key, check_item = meta.get("check_key"), meta.get("check_item")
             as_item = Item("text", name, each.where, each.origin, name)
             if check_key and self.checked(check_key, name, as_item, f"A key of {key}") is INVALID:
@@ -234,21 +224,15 @@ class Reader:
             else:
                 self.unknown_key(each, name, fields, key)
                 values[name] = INVALID
-        missing = [
-            name for name, field in fields.items() if field.default is attrs.NOTHING and name not in values
-        ]
+        missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in values]
         for name in missing:
-            self.problems.add(
-                item.where, f"{key} lacks the key {show(name)}.", fields[name].metadata.get("help", "")
-            )
+            self.problems.add(item.where, f"{key} lacks the key {show(name)}.", fields[name].metadata.get("help", ""))
         if missing or INVALID in values.values():
             return INVALID
         made = {_init_name(cls, fields[name]): value for name, value in values.items()}
         return self.checked(lambda _: cls(**made), None, item, key, gives_value=True)
 
-    def unknown_key(
-        self, item: Item, name: str, allowed: Mapping[str, Any], parent: str, hint: str = ""
-    ) -> None:
+    def unknown_key(self, item: Item, name: str, allowed: Mapping[str, Any], parent: str, hint: str = "") -> None:
         """Record that NAME is none of ALLOWED."""
         if self.problems.is_full:
             self.problems.add("", "")
@@ -297,9 +281,7 @@ def _as_int(item: Item) -> Any:
 
 def _as_float(item: Item) -> Any:
     value = item.value
-    if item.is_loose and re.fullmatch(
-        r"[-+]?(?:[0-9]{1,19}(?:\.[0-9]{0,19})?|\.[0-9]{1,19})", item.raw.strip()
-    ):
+    if item.is_loose and re.fullmatch(r"[-+]?(?:[0-9]{1,19}(?:\.[0-9]{0,19})?|\.[0-9]{1,19})", item.raw.strip()):
         value = float(item.raw)
     elif item.kind not in {"int", "float"}:
         return INVALID

@@ -5,7 +5,7 @@ Each plugin adds a section beside them (see `moat_core.config.schema`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - annotations are resolved at run time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -99,18 +99,14 @@ def _read_mount(reader: Reader, item: Item, key: str) -> Any:
     text = reader.read(item, str, key)
     if text is INVALID:
         return INVALID
-    return reader.checked(
-        lambda each: parse_mount(each, base=base, home=home), text, item, key, gives_value=True
-    )
+    return reader.checked(lambda each: parse_mount(each, base=base, home=home), text, item, key, gives_value=True)
 
 
 def _read_command(reader: Reader, item: Item, key: str) -> Any:
     """Read a list of text; a string is refused, since nobody could say how to split it."""
     if item.kind == "text" and not item.is_loose:
         example = _as_list(item.raw)
-        return reader.wrong(
-            item, "a list", key, f"Write {key}: {example}" if example else "Write one item a word."
-        )
+        return reader.wrong(item, "a list", key, f"Write {key}: {example}" if example else "Write one item a word.")
     return reader.read(item, tuple[str, ...], key, {"check_item": check_argument})
 
 
@@ -143,9 +139,11 @@ def _check_dependency(value: str) -> None:
 
 
 def _check_dependencies(value: tuple[str, ...]) -> None:
-    for number, name in enumerate(value):
-        if name in value[:number]:
+    seen: set[str] = set()
+    for name in value:
+        if name in seen:
             raise BadValue(f"{show(name)} is listed twice")
+        seen.add(name)
 
 
 def _check_script(value: str) -> None:
@@ -190,8 +188,7 @@ class ContainerConfig:
     )
     cpus: float | None = option(
         None,
-        help="How many CPUs' worth of time the container gets, fractions allowed: `1.5`. Without it, all "
-        "of them.",
+        help="How many CPUs' worth of time the container gets, fractions allowed: `1.5`. Without it, all of them.",
         check=_check_cpus,
     )
     pids: int | None = option(
@@ -255,8 +252,7 @@ class CoreConfig:
     )
     base_image: str | None = option(
         None,
-        help="The image that the container is made from, based on Debian; `debian:bookworm-slim` if not "
-        "given.",
+        help="The image that the container is made from, based on Debian; `debian:bookworm-slim` if not given.",
         check=check_image,
     )
     command: tuple[str, ...] | None = option(
@@ -298,11 +294,11 @@ class CoreConfig:
         "bridge",
         help="`bridge` reaches the outside; with `none` the container has no network at all.",
     )
-    container: ContainerConfig = option(  # noqa: RUF009 - it makes an attrs field
+    container: ContainerConfig = option(
         attrs.Factory(ContainerConfig),
         help="Ceilings and settings of the container.",
     )
-    hooks: HooksConfig = option(  # noqa: RUF009 - likewise
+    hooks: HooksConfig = option(
         attrs.Factory(HooksConfig),
         help="Shell commands of your own at fixed points of a run.",
     )

@@ -64,9 +64,7 @@ def _type(hint: Any) -> dict[str, Any]:  # noqa: PLR0911 - one line a kind of an
     if hint is Any:
         return {}
     if is_union(hint):
-        return _union(
-            [arm for arm in get_args(hint) if arm is not type(None)], nullable=type(None) in get_args(hint)
-        )
+        return _union([arm for arm in get_args(hint) if arm is not type(None)], nullable=type(None) in get_args(hint))
     if get_origin(hint) is Literal:
         return {"enum": list(get_args(hint))}
     if get_origin(hint) in LISTS:

@@ -111,9 +111,7 @@ def _find(folder: Path, problems: Problems) -> Path | None:
             if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}:
                 continue
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or "unknown error"
-            problems.add(
-                name, f"It cannot be looked for: {reason}.", "Check the folder's permissions and its path."
-            )
+            problems.add(name, f"It cannot be looked for: {reason}.", "Check the folder's permissions and its path.")
             return None
         found.append(folder / name)
     if len(found) > 1:
@@ -131,24 +129,18 @@ def _read_file(schema: ConfigSchema, path: Path, source: Source, problems: Probl
     return leaves
 
 
-def _collect(
-    reader: Reader, item: Item, fields: tuple[FieldSpec, ...], path: tuple[str, ...], leaves: Leaves
-) -> None:
+def _collect(reader: Reader, item: Item, fields: tuple[FieldSpec, ...], path: tuple[str, ...], leaves: Leaves) -> None:
     """Add what the mapping ITEM says of FIELDS to LEAVES."""
     by_key = {field.key: field for field in fields}
     for key, each in item.value.items():
         if key in by_key:
             _collect_field(reader, each, by_key[key], (*path, key), leaves)
         else:
-            hint = (
-                "" if path else " A plugin's key is known only while the plugin is loaded (`moat plugins`)."
-            )
+            hint = "" if path else " A plugin's key is known only while the plugin is loaded (`moat plugins`)."
             reader.unknown_key(each, key, by_key, ".".join(path), hint)
 
 
-def _collect_field(
-    reader: Reader, item: Item, field: FieldSpec, path: tuple[str, ...], leaves: Leaves
-) -> None:
+def _collect_field(reader: Reader, item: Item, field: FieldSpec, path: tuple[str, ...], leaves: Leaves) -> None:
     key = ".".join(path)
     if item.kind in {"broken", "null"} and (field.fields is not None or field.is_map):
         return  # `env:` with every line below commented out

@@ -109,8 +109,7 @@ class FieldSpec:
         """Whether one text can say it, as an environment variable does."""
         hints = [arg for arg in arms(self.hint) if arg is not type(None)]
         return self.fields is None and all(
-            get_origin(hint) is Literal
-            or (isinstance(hint, type) and issubclass(hint, (*_SCALARS, enum.Enum)))
+            get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, (*_SCALARS, enum.Enum)))
             for hint in hints
         )
 

@@ -1,4 +1,4 @@
-"""The reference of the config file as Markdown, made from the help texts, so that it cannot fall behind them."""
+"""The reference of the config file as Markdown, made from the help texts so that it cannot fall behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import attrs
 
-from moat_core.config.options import LISTS, expected, is_union
+from moat_core.config.options import LISTS, arms, expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from moat_core.config.options import FieldSpec
 
 __all__ = ["markdown_reference"]
+
+_CONVERTED = {"bytes": "a size", "s": "a duration"}
 
 
 def markdown_reference(fields: tuple[FieldSpec, ...]) -> str:
@@ -37,16 +39,11 @@ def _leaves(fields: tuple[FieldSpec, ...], parent: str) -> Iterator[tuple[str, F
 
 
 def _kind(field: FieldSpec) -> str:
-    if field.metadata.get("unit") == "bytes":
-        return "a size"
-    if field.metadata.get("unit") == "s":
-        return "a duration"
-    hints = (
-        [hint for hint in get_args(field.hint) if hint is not type(None)]
-        if is_union(field.hint)
-        else [field.hint]
-    )
-    return " or ".join(_kind_of(hint) for hint in hints)
+    unit = field.metadata.get("unit")
+    if "convert" in field.metadata and unit in _CONVERTED:
+        return _CONVERTED[unit]
+    hints = [hint for hint in arms(field.hint) if hint is not type(None)]
+    return " or ".join(_kind_of(hint) for hint in hints) + (f" ({unit})" if unit else "")
 
 
 def _kind_of(hint: Any) -> str:
@@ -56,9 +53,7 @@ def _kind_of(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(f"`{each.value}`" for each in hint)
     if get_origin(hint) in LISTS:
-        return "a list of " + (
-            "texts" if args[0] is str else f"{getattr(args[0], '__name__', 'value').lower()}s"
-        )
+        return "a list of " + ("texts" if args[0] is str else f"{getattr(args[0], '__name__', 'value').lower()}s")
     if args:
         return f"a mapping of names to {'texts' if args[1] is str else expected(args[1]).removeprefix('a ') + 's'}"
     return expected(hint)

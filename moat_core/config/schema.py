@@ -167,9 +167,7 @@ def _require_defaults(fields: tuple[FieldSpec, ...], path: str, owner: str) -> N
             _require_defaults(field.fields, f"{path}.{field.key}", owner)
 
 
-def _value(
-    field: FieldSpec, path: tuple[str, ...], leaves: Mapping[tuple[str, ...], Leaf], problems: Problems
-) -> Any:
+def _value(field: FieldSpec, path: tuple[str, ...], leaves: Mapping[tuple[str, ...], Leaf], problems: Problems) -> Any:
     """Return the merged value of FIELD, or `INVALID`."""
     if field.fields is not None:
         values = {}
@@ -201,9 +199,7 @@ def _make(
     cls: type, values: dict[str, Any], key: str, leaves: Mapping[tuple[str, ...], Leaf], problems: Problems
 ) -> Any:
     """Return CLS made of VALUES; its own validators may still refuse them."""
-    given = [
-        leaf.where for path, leaf in leaves.items() if ".".join(path).startswith(f"{key}." if key else "")
-    ]
+    given = [leaf.where for path, leaf in leaves.items() if ".".join(path).startswith(f"{key}." if key else "")]
     where = given[0] if given else key
     names = {getattr(attrs.fields(cls), name).alias: value for name, value in values.items()}
     item = Item("map", None, where, where)
@@ -276,9 +272,7 @@ class Config:
             UnknownName: There is no such key.
         """
         origins = {
-            key: origin
-            for key, _, origin in self.items()
-            if key == dotted_key or key.startswith(f"{dotted_key}.")
+            key: origin for key, _, origin in self.items() if key == dotted_key or key.startswith(f"{dotted_key}.")
         }
         if not origins:
             keys = [key for key, _, _ in self.items()]

@@ -69,7 +69,7 @@ _IMAGE = re.compile(
 _IMAGE_MAX = 255
 
 
-class BadValue(ValueError):  # noqa: N818 - it reads as what a check says
+class BadValue(ValueError):
     """A value that may not be.
 
     Args:
@@ -109,17 +109,14 @@ def check_name(value: str) -> None:
     """Refuse what cannot be an agent's name."""
     if not is_name(value):
         raise BadValue(
-            "a name is a DNS label: lower-case letters, digits and hyphens, 1 to 63 characters, "
-            "no hyphen at either end"
+            "a name is a DNS label: lower-case letters, digits and hyphens, 1 to 63 characters, no hyphen at either end"
         )
 
 
 def check_endpoint(value: str) -> None:
     """Refuse what cannot be an endpoint's name."""
     if not is_name(value):
-        raise BadValue(
-            "an endpoint's name is a DNS label: lower-case letters, digits and hyphens, 1 to 63 characters"
-        )
+        raise BadValue("an endpoint's name is a DNS label: lower-case letters, digits and hyphens, 1 to 63 characters")
 
 
 def check_port(value: int) -> None:
@@ -265,7 +262,7 @@ def expand_path(text: str, base: Path | None, home: str | None) -> str:
     if not text.startswith("/"):
         if base is None:
             raise BadValue("the path is relative", "Write a path that starts with / or ~/ here.")
-        text = os.path.join(os.path.abspath(base), text)  # noqa: PTH100, PTH118 - Path drops what normpath needs
+        text = os.path.join(os.path.abspath(base), text)
     return os.path.normpath(text)
 
 
@@ -281,9 +278,7 @@ def make_mount(source: str, target: str, mode: str, *, base: Path | None, home: 
     if not target.startswith("/") or any(not char.isprintable() for char in target):
         raise BadValue(f"the target {show(target)} is no absolute path in the container")
     if path == WORKSPACE:
-        raise BadValue(
-            "/workspace is the workspace itself", f"Mount below it or elsewhere: {WORKSPACE}/data."
-        )
+        raise BadValue("/workspace is the workspace itself", f"Mount below it or elsewhere: {WORKSPACE}/data.")
     if path == "/" or path.split("/")[1] in {"proc", "sys"}:
         raise BadValue(f"{path} belongs to the container's system")
     return Mount(expand_path(source, base, home), path, read_only=mode == "ro")

@@ -35,7 +35,7 @@ def read_text(path: Path, label: str, problems: Problems) -> str | None:
     try:
         data = _read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
-        if os.path.islink(path):  # noqa: PTH114 - Path raises where this answers
+        if os.path.islink(path):
             problems.add(label, "It is a link to a file that does not exist.", "Mend or remove the link.")
         return None
     except (OSError, ValueError) as error:
@@ -71,9 +71,7 @@ def _decode(data: bytes, label: str, problems: Problems) -> str | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problems.add(
-            f"{label}:{line}", f"Byte 0x{data[error.start]:02x} is not UTF-8.", "Save the file as UTF-8."
-        )
+        problems.add(f"{label}:{line}", f"Byte 0x{data[error.start]:02x} is not UTF-8.", "Save the file as UTF-8.")
         return None
     match = _UNREADABLE.search(text)
     if match:
@@ -102,9 +100,7 @@ def parse_yaml(text: str, source: Source, problems: Problems) -> Item:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # PyYAML's own slips: chr() of an escape beyond Unicode, int() of an endless %YAML version …
         reason = " ".join(str(error).split())
-        problems.add(
-            source.label, f"The YAML cannot be read: {show(reason)}.", "Check the file with a YAML linter."
-        )
+        problems.add(source.label, f"The YAML cannot be read: {show(reason)}.", "Check the file with a YAML linter.")
     root = builder.root
     if root is None or root.kind in {"null", "broken"}:
         return Item("map", {}, source.label, source.prefix + source.label)
@@ -161,14 +157,10 @@ class _Builder:
         line = event.start_mark.line + 1
         if name == "DocumentStartEvent":
             self._documents += 1
-            return self._documents == 1 or self._stop(
-                line, "A second YAML document starts here.", "Remove the `---`."
-            )
+            return self._documents == 1 or self._stop(line, "A second YAML document starts here.", "Remove the `---`.")
         if name in {"MappingEndEvent", "SequenceEndEvent"}:
             frame = self._stack.pop()
-            self._put(
-                self._item(frame.kind, frame.items if frame.kind == "list" else frame.entries, frame.line)
-            )
+            self._put(self._item(frame.kind, frame.items if frame.kind == "list" else frame.entries, frame.line))
             return True
         self._count += 1
         if self._count > _ITEMS:
@@ -177,15 +169,11 @@ class _Builder:
 
     def _value(self, name: str, event: Any, line: int) -> bool:
         if name == "AliasEvent":
-            self._add(
-                line, f"The alias {show('*' + event.anchor)} cannot be used here.", "Write the value out."
-            )
+            self._add(line, f"The alias {show('*' + event.anchor)} cannot be used here.", "Write the value out.")
             self._put(self._item("broken", None, line))
             return True
         if event.anchor is not None:
-            self._add(
-                line, f"The anchor {show('&' + event.anchor)} cannot be used here.", "Write values out."
-            )
+            self._add(line, f"The anchor {show('&' + event.anchor)} cannot be used here.", "Write values out.")
         if event.tag is not None:
             self._add(line, f"The tag {show(event.tag)} cannot be used here.", "Remove it.")
         if name == "ScalarEvent":
@@ -193,9 +181,7 @@ class _Builder:
             self._put(self._item("broken", None, line) if broken else self._scalar(event, line))
             return True
         if len(self._stack) >= DEPTH_LIMIT:
-            return self._stop(
-                line, f"It is nested more than {DEPTH_LIMIT} levels deep.", "No key needs that."
-            )
+            return self._stop(line, f"It is nested more than {DEPTH_LIMIT} levels deep.", "No key needs that.")
         self._stack.append(_Frame("map" if name == "MappingStartEvent" else "list", line))
         return True
 
@@ -205,8 +191,10 @@ class _Builder:
             kind, value = "text", text
         else:
             kind, value = classify(text)
-        if kind == "text" and ("\0" in text or any("\ud800" <= char <= "\udfff" for char in text)):
-            self._add(line, f"The text {show(text)} holds a character that no program takes.", "Remove it.")
+        bad = next((char for char in text if char == "\0" or "\ud800" <= char <= "\udfff"), None)
+        if bad is not None:
+            # The text itself is not shown: it may be a secret.
+            self._add(line, f"The text holds U+{ord(bad):04X}, which no program takes.", "Remove it.")
             kind = "broken"
         return attrs.evolve(self._item(kind, value, line), raw=text)
 
@@ -235,9 +223,7 @@ class _Builder:
             self._add(line, "The merge key << cannot be used here.", "Write the keys out.")
         elif item.kind != "broken" and item.raw in frame.entries:
             first = frame.entries[item.raw].where
-            self._add(
-                line, f"The key {show(item.raw)} is given twice, first in {first}.", "Remove one of them."
-            )
+            self._add(line, f"The key {show(item.raw)} is given twice, first in {first}.", "Remove one of them.")
         elif item.kind != "broken":
             frame.key = item.raw
 

@@ -7,6 +7,7 @@ coroutine: what it is asked for is who implements a hook, in which order.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 import time
@@ -61,28 +62,30 @@ class Dispatcher:
 
     def call(self, impl: HookImpl, hook: str, **arguments: Any) -> Any:
         """Call one implementation, with its errors attributed to its plugin."""
-        with self._calling(impl, hook):
+        with self.calling(impl.plugin_name, hook):
             return _call(impl, arguments)
 
     def collect(self, hook: str, **arguments: Any) -> list[HookResult]:
         """Ask everyone, synchronously."""
         results = []
         for impl in self.plugins.implementations(hook):
-            with self._calling(impl, hook):
+            with self.calling(impl.plugin_name, hook):
                 results.append(HookResult(impl.plugin_name, _call(impl, arguments)))
         return results
 
     def collect_items(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """Ask everyone for iterables and yield ``(plugin, item)``; ``None`` counts as empty."""
-        for result in self.collect(hook, **arguments):
-            for item in result.value or ():
-                yield result.plugin, item
+        for impl in self.plugins.implementations(hook):
+            with self.calling(impl.plugin_name, hook):
+                items = list(_call(impl, arguments) or ())  # a generator runs here, under its plugin's name
+            for item in items:
+                yield impl.plugin_name, item
 
     async def acollect(self, hook: str, **arguments: Any) -> list[HookResult]:
         """Ask everyone, awaiting those that are ``async def``."""
         results = []
         for impl in self.plugins.implementations(hook):
-            with self._calling(impl, hook):
+            with self.calling(impl.plugin_name, hook):
                 results.append(HookResult(impl.plugin_name, await _resolve(_call(impl, arguments))))
         return results
 
@@ -92,9 +95,9 @@ class Dispatcher:
         problems: list[Problem] = []
         for impl in self.plugins.implementations(hook):
             try:
-                with self._calling(impl, hook):
-                    value = await _resolve(_call(impl, arguments))
-                items += [(impl.plugin_name, item) for item in value or ()]
+                with self.calling(impl.plugin_name, hook):
+                    found = list(await _resolve(_call(impl, arguments)) or ())
+                items += [(impl.plugin_name, item) for item in found]
             except MoatError as error:
                 problems.append(Problem(error.message, error.hint, impl.plugin_name))
         return items, problems
@@ -102,7 +105,7 @@ class Dispatcher:
     def first(self, hook: str, **arguments: Any) -> HookResult | None:
         """Return the first answer that is not ``None``."""
         for impl in self.plugins.implementations(hook):
-            with self._calling(impl, hook):
+            with self.calling(impl.plugin_name, hook):
                 value = _call(impl, arguments)
             if value is not None:
                 return HookResult(impl.plugin_name, value)
@@ -111,21 +114,31 @@ class Dispatcher:
     async def afirst(self, hook: str, **arguments: Any) -> HookResult | None:
         """Return the first answer that is not ``None`` after awaiting."""
         for impl in self.plugins.implementations(hook):
-            with self._calling(impl, hook):
+            with self.calling(impl.plugin_name, hook):
                 value = await _resolve(_call(impl, arguments))
             if value is not None:
                 return HookResult(impl.plugin_name, value)
         return None
 
-    async def notify(self, hook: str, **arguments: Any) -> list[Problem]:
-        """Tell everyone; return what failed."""
+    async def notify(self, hook: str, *, budget_s: float = math.inf, **arguments: Any) -> list[Problem]:
+        """Tell everyone; return what failed.
+
+        Args:
+            budget_s: What all of them may take together, in seconds. Within it they are shielded from cancellation.
+        """
+        import anyio  # for this only: planning needs no loop
+
         problems = []
+        deadline = anyio.current_time() + budget_s
         for impl in self.plugins.implementations(hook):
-            try:
-                with self._calling(impl, hook):
-                    await _call(impl, arguments)
-            except MoatError as error:
-                problems.append(Problem(error.message, error.hint, impl.plugin_name))
+            with anyio.CancelScope(deadline=deadline, shield=True) as scope:
+                try:
+                    with self.calling(impl.plugin_name, hook):
+                        await _call(impl, arguments)
+                except MoatError as error:
+                    problems.append(Problem(error.message, error.hint, impl.plugin_name))
+            if scope.cancelled_caught:
+                problems.append(Problem(f"{hook} did not return within {budget_s:g} s.", where=impl.plugin_name))
         return problems
 
     def contexts(self, hook: str, **arguments: Any) -> Iterator[HookContext]:
@@ -133,7 +146,7 @@ class Dispatcher:
         for impl in self.plugins.implementations(hook):
 
             def make(impl: HookImpl = impl) -> AbstractAsyncContextManager[Any] | None:
-                with self._calling(impl, hook):
+                with self.calling(impl.plugin_name, hook):
                     context = _call(impl, arguments)
                 if context is not None and not isinstance(context, AbstractAsyncContextManager):
                     if inspect.isawaitable(context):
@@ -147,24 +160,25 @@ class Dispatcher:
             yield HookContext(impl.plugin_name, hook, make)
 
     @contextmanager
-    def _calling(self, impl: HookImpl, hook: str) -> Iterator[None]:
+    def calling(self, plugin: str, hook: str) -> Iterator[None]:
+        """Attribute what is raised meanwhile to PLUGIN: an error of ours in its details, any other as `HookFailed`."""
         started = time.perf_counter()
         try:
             yield
         except MoatError as error:
-            error.details.setdefault("plugin", impl.plugin_name)
+            error.details.setdefault("plugin", plugin)
             raise
         except Exception as error:
             raise HookFailed(
-                f"Plugin '{impl.plugin_name}' failed in {hook}: {type(error).__name__}: {error}",
-                hint=f"This is a bug of the plugin. To go without it: --without {impl.plugin_name}.",
-                plugin=impl.plugin_name,
+                f"Plugin '{plugin}' failed in {hook}: {type(error).__name__}: {error}",
+                hint=f"This is a bug of the plugin. To go without it: --without {plugin}.",
+                plugin=plugin,
                 hook=hook,
             ) from error
         finally:
             if self._trace:
                 spent = (time.perf_counter() - started) * 1000
-                sys.stderr.write(f"moat hook {hook} {impl.plugin_name} {spent:.1f} ms\n")
+                sys.stderr.write(f"moat hook {hook} {plugin} {spent:.1f} ms\n")
 
 
 def _call(impl: HookImpl, arguments: dict[str, Any]) -> Any:

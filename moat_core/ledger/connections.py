@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import anyio
 
@@ -37,7 +37,7 @@ class Connections:
                     self._open[key] = await kind.connect(address)
         return cast(C, self._open[key])
 
-    async def __aenter__(self) -> Connections:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

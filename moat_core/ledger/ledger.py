@@ -56,7 +56,12 @@ class Held:
 
 
 class Ledger:
-    """The ledger of one run; also the context that its resources are made and undone with."""
+    """The ledger of one run; also the context that its resources are made and undone with.
+
+    Args:
+        on_step: Awaited with every step.
+        release_s: The most that undoing one thing may take, in seconds.
+    """
 
     def __init__(
         self,
@@ -65,12 +70,15 @@ class Ledger:
         kinds: Kinds,
         connections: Connections,
         on_step: Callable[[LedgerStep], Awaitable[None]] | None = None,
+        *,
+        release_s: float = RELEASE_S,
     ) -> None:
         self.run_id = run_id
         self._store = store
         self._kinds = kinds
         self._connections = connections
         self._on_step = on_step
+        self._release_s = release_s
 
     async def connection(self, kind: type[C], address: str) -> C:
         """See `ResourceContext.connection`."""
@@ -84,7 +92,8 @@ class Ledger:
     async def acquire(self, resource: Resource) -> Held:
         """Write RESOURCE down, make it, and write down that it is there.
 
-        If making it fails or is cancelled, it is released before the error goes on.
+        If making it fails or is cancelled, it is released before the error goes on. If that fails too, the row
+        stays for the reaper, and the first error is told.
 
         Raises:
             HookContractError: Its kind is not registered: nobody could undo it after a crash.
@@ -101,9 +110,12 @@ class Ledger:
             await self.step("created", resource)
             self._store.set_state(row_id, "live")
             await self.step("live", resource)
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
-                await self.release(Held(row_id, resource, None))
+                try:
+                    await self.release(Held(row_id, resource, None))
+                except Exception as problem:  # noqa: BLE001 - what went wrong first is what the user has to know
+                    error.add_note(f"The {resource.kind} could not be undone either: {problem}")
             raise
         return Held(row_id, resource, value)
 
@@ -114,7 +126,7 @@ class Ledger:
             MoatError: It could not be undone; the row stays, so that the reaper tries again.
         """
         await self.step("releasing", held.resource)
-        with anyio.fail_after(RELEASE_S):
+        with anyio.fail_after(self._release_s):
             found = await self._persist(held.resource)
         await self.step("released", held.resource)
         self._store.forget_resource(held.row_id)

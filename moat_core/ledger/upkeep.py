@@ -12,6 +12,7 @@ import attrs
 
 from moat_core.errors import MoatError
 from moat_core.ledger.ledger import RELEASE_S, Held, Kinds, Ledger
+from moat_core.ledger.resource import to_row
 from moat_core.store.paths import Lock, is_locked
 from moat_core.types import Leftover, Problem
 
@@ -105,7 +106,7 @@ class Upkeep:
             MoatError: It cannot be removed.
         """
         ledger = Ledger(leftover.run_id or "", self.store, self._kinds, self._connections)
-        row_id = self.store.add_intent(ledger.run_id, leftover.resource.kind, attrs.asdict(leftover.resource))
+        row_id = self.store.add_intent(ledger.run_id, leftover.resource.kind, to_row(leftover.resource))
         await ledger.release(Held(row_id, leftover.resource, None))
 
     async def destroy(self, run_id: str) -> list[Problem]:

@@ -36,7 +36,7 @@ class Watchdog:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start it, once.
+        """Start it, once; or again, if somebody has killed it.
 
         It has a session of its own, so that neither a Ctrl-C nor the end of our terminal reaches it.
 
@@ -44,7 +44,9 @@ class Watchdog:
             HostError: There is no shell, or no process to be had.
         """
         if self._process is not None:
-            return
+            if self._process.poll() is None:
+                return
+            self.stop()
         self._home.make()
         environ = {**os.environ, "MOAT_HOME": self._home.path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:

@@ -85,12 +85,12 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
         except Exception as error:  # noqa: BLE001 - how it ended is data
             run.outcome = Outcome("failed", error=error)
         except anyio.get_cancelled_exc_class():
-            error = HookContractError("A plugin's own cancel scope ended the run.")
-            run.outcome = Outcome("failed", error=error)
+            foreign = HookContractError("A cancellation that nobody asked moat for ended the run: a plugin's, or a loop's.")
+            run.outcome = _cancelled(run) if run.cancel_requested else Outcome("failed", error=foreign)
 
+        # From here on every wait is shielded and has a deadline: nothing may keep the undoing from being done.
         await run.emit(RunEnded(run.id, run.outcome.status))
-        with anyio.move_on_after(run.grace_s):
-            run.problems += await run.dispatcher.notify("moat_on_body_end", run=run)
+        await run.tell("moat_on_body_end", run=run)
         await run.emit(PhaseStarted(run.id, "finish"))
         await run.undo.unwind()
         run._services.cancel_scope.cancel()  # noqa: SLF001
@@ -103,18 +103,20 @@ async def _enter_all(run: Run, hook: str) -> None:
             return
         context = wanted.make()
         if context is not None:
-            await run.undo.enter(wanted.plugin, hook, context)
+            with run.dispatcher.calling(wanted.plugin, hook):
+                await run.undo.enter(wanted.plugin, hook, context)
 
 
 async def _step(run: Run, step: Callable[[Run], Awaitable[Any]]) -> Any:
     """Do something that holds nothing afterwards; a cancellation ends it and leaves ``None``."""
     if run.cancel_requested:
         return None
-    with anyio.CancelScope() as run.undo.target:
-        value = await step(run)
+    run.undo.target = scope = anyio.CancelScope()
+    try:
+        with scope:
+            return await step(run)
+    finally:
         run.undo.target = None
-        return value
-    run.undo.target = None
     return None
 
 
@@ -139,8 +141,9 @@ async def _open_sandbox(run: Run) -> None:
         )
     plugin, context = offers[0]
     assert context is not None
-    run._sandbox = await run.undo.enter(plugin, "moat_open_sandbox", context)  # noqa: SLF001
-    if run._sandbox is not None:  # noqa: SLF001
+    with run.dispatcher.calling(plugin, "moat_open_sandbox"):
+        run._sandbox = await run.undo.enter(plugin, "moat_open_sandbox", context)  # noqa: SLF001
+    if run._sandbox is not None and not run.cancel_requested:  # noqa: SLF001
         await run.start_service("watch", _watch, run, run._sandbox)  # noqa: SLF001
 
 
@@ -156,10 +159,10 @@ async def _watch(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -
 
 
 async def _act(run: Run, body: Body) -> None:
-    run.outcome = Outcome("finished", await body(run))
+    value = await body(run)
+    run.outcome = run.outcome or Outcome("finished", value)
 
 
 def _cancelled(run: Run) -> Outcome:
     reason = run.cancel_reason
     return Outcome("failed" if reason is not None else "cancelled", error=reason)
-

@@ -37,6 +37,7 @@ class Opened:
     owner_kind: str
     probe: str
     _lock: Lock | None = None
+    _written: bool = False
 
     async def begin(self, run: Run) -> None:
         """Take the lock, start the watchdog, write the row: in this order, so that no row is ever unwatched.
@@ -50,10 +51,6 @@ class Opened:
             raise StoreError(f"Somebody else owns {run.id}.", hint="Ask for a run without naming its id.")
         self._lock = lock
         self.watchdog.start()
-        try:
-            os.makedirs(run.home, mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"The run's folder cannot be made: {error.strerror}.", hint="Free some space.") from error
         plan = run.plan
         self.store.add_run(
             RunRow(
@@ -73,6 +70,11 @@ class Opened:
                 created=time.time(),
             )
         )
+        self._written = True
+        try:
+            os.makedirs(run.home, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The run's folder cannot be made: {error.strerror}.", hint="Free some space.") from error
         await run.ledger.step("opened")
 
     async def started(self, run: Run) -> None:
@@ -91,6 +93,17 @@ class Opened:
             if self._lock is not None:
                 self._lock.close()
             return result
+        try:
+            if self._written:  # else the row of that id, if there is one, is somebody else's
+                await self._write_end(run, result)
+            await run.tell("moat_on_closed", result=result)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+        return attrs.evolve(result, problems=tuple(run.problems))
+
+    async def _write_end(self, run: Run, result: RunResult) -> None:
         error = result.outcome.error
         try:
             left = self.store.resources(run.id, kept=False)
@@ -105,11 +118,6 @@ class Opened:
             await run.ledger.step("closed")
         except MoatError as problem:
             run.problems.append(Problem(problem.message, problem.hint, "store"))
-        run.problems += await run.dispatcher.notify("moat_on_closed", result=result)
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        return attrs.evolve(result, problems=tuple(run.problems))
 
     @property
     def lock_fd(self) -> int:

@@ -11,7 +11,7 @@ import anyio
 import attrs
 from anyio.abc import TaskStatus
 
-from moat_core.errors import HookContractError, MoatError, RunError, RunOver, ServiceCrashed
+from moat_core.errors import HookContractError, MoatError, RunError, RunOver, ServiceCrashed, ServiceNotReady
 from moat_core.events import Event, EventStream, Progress, Warned
 from moat_core.lifecycle.teardown import UndoStack
 from moat_core.types import Problem
@@ -28,6 +28,8 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Connection")
 GRACE_S = 10.0
 """What leaving one context may take, in seconds."""
+READY_S = 60.0
+"""What a service may take to say that it is ready, in seconds."""
 
 
 @attrs.frozen
@@ -166,9 +168,10 @@ class Run:
         """Ask for the end, once politely; asked again while it is undone, nothing gets any more time.
 
         Args:
-            error: Why. The run then counts as failed with it, else as cancelled.
+            error: Why. The run then counts as failed with it, else as cancelled. Something that breaks while the
+                run is undone anyway takes nobody's patience.
         """
-        if self._requested and self.undo.closing:
+        if self._requested and self.undo.closing and error is None:
             self.undo.lose_patience()
         self._requested, self._abort = True, self._abort or error
         if self.undo.target is not None and not self.undo.closing:
@@ -226,7 +229,9 @@ class Run:
         self.undo.push("ledger", resource.kind, release)
         return held.value
 
-    async def start_service(self, name: str, func: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    async def start_service(
+        self, name: str, func: Callable[..., Awaitable[Any]], *args: Any, ready_s: float = READY_S
+    ) -> Any:
         """Run FUNC in the background and return what it passed to ``task_status.started(value)``.
 
         Its stop is pushed on the undo stack now, so it outlives whatever is opened later and is gone before
@@ -235,6 +240,10 @@ class Run:
         Args:
             name: For messages.
             func: ``async def func(*args, task_status)``; it must call ``task_status.started()``.
+            ready_s: How long it may take to do so, in seconds.
+
+        Raises:
+            ServiceNotReady: ``ready_s`` passed; the service is stopped.
         """
         assert self._services is not None
         self._service_names.append(name)
@@ -245,19 +254,23 @@ class Run:
             try:
                 with scope:
                     await func(*args, task_status=status)
-                if not scope.cancel_called:
+                if not scope.cancel_called and not self.undo.closing:
                     self.cancel(ServiceCrashed(f"The service {name} of {self.name} ended early."))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it ends the run in order
+            except Exception as error:
                 if not status.ready:
                     raise
-                if scope.cancel_called:
+                if scope.cancel_called or self.undo.closing:
                     self.problems.append(Problem(f"{type(error).__name__}: {error}", where=name))
                 else:
                     self.cancel(error if isinstance(error, MoatError) else _crashed(name, error))
             finally:
                 done.set()
 
-        value = await self._services.start(supervise)
+        value = None
+        with anyio.move_on_after(ready_s) as starting:
+            value = await self._services.start(supervise)
+        if starting.cancelled_caught:
+            raise ServiceNotReady(f"The service {name} of {self.name} was not ready within {ready_s:g} s.")
 
         async def stop() -> None:
             scope.cancel()
@@ -268,13 +281,23 @@ class Run:
 
     async def emit(self, event: Event) -> None:
         """Tell subscribers and the hook ``moat_on_event``."""
-        self.events.publish(event)
-        if self.dispatcher.has("moat_on_event"):
-            self.problems += await self.dispatcher.notify("moat_on_event", run=self, event=event)
+        self._publish(event)
+        await self.tell("moat_on_event", run=self, event=event)
+
+    async def tell(self, hook: str, **arguments: Any) -> None:
+        """Tell everyone who implements an event hook; they have ``grace_s`` in all, and their failures are problems."""
+        if self.dispatcher.has(hook):
+            self.problems += await self.dispatcher.notify(hook, budget_s=self.grace_s, **arguments)
 
     def progress(self, task: str, text: str = "", **numbers: Any) -> None:
         """Tell subscribers that long work goes on; see `Progress` for the NUMBERS."""
-        self.events.publish(Progress(self.id, task, text, **numbers))
+        self._publish(Progress(self.id, task, text, **numbers))
+
+    def _publish(self, event: Event) -> None:
+        try:
+            self.events.publish(event)
+        except Exception as error:  # noqa: BLE001 - a listener may not keep a run from being undone
+            self.problems.append(Problem(f"A subscriber failed: {type(error).__name__}: {error}", where="events"))
 
     async def warn(self, problem: Problem) -> None:
         """Tell the user something, without stopping."""

@@ -1,9 +1,10 @@
 """The undo stack of a run: contexts, services and resources, left in exact reverse, whatever happens.
 
-A guard (a cancel scope) is opened *before* each context, because a shield opened around ``__aexit__`` would corrupt
-the scope stack of a context that holds a task group. While the context is being entered the guard is what a
-cancellation hits; at exit it becomes a shield with a deadline. Contexts never see an exception: how the run ended
-is data (``run.outcome``).
+Two cancel scopes are opened *before* each context, because a shield opened around ``__aexit__`` would corrupt the
+scope stack of a context that holds a task group. While the context is being entered the outer one is what a
+cancellation hits; at exit the inner one, the guard, becomes a shield with a deadline. They are two, since a scope
+once cancelled stays so: a context that was entered although it was being cancelled is undone in peace all the same.
+Contexts never see an exception: how the run ended is data (``run.outcome``).
 """
 
 from __future__ import annotations
@@ -54,25 +55,30 @@ class UndoStack:
 
     async def enter(self, plugin: str, hook: str, context: AbstractAsyncContextManager[Any]) -> Any:
         """Enter CONTEXT and remember to leave it; ``None`` if it was cancelled meanwhile."""
-        guard = self.target = anyio.CancelScope()
+        entering = self.target = anyio.CancelScope()
+        guard = anyio.CancelScope()
+        entering.__enter__()
         guard.__enter__()
         try:
             value = await context.__aenter__()
         except BaseException as error:
-            self.target = None
-            if guard.__exit__(type(error), error, error.__traceback__):
+            guard.__exit__(type(error), error, error.__traceback__)
+            if entering.__exit__(type(error), error, error.__traceback__):
                 return None
             raise
-        self.target = None
+        finally:
+            self.target = None
 
         async def leave() -> None:
             caught: BaseException | None = None
             try:
                 await context.__aexit__(None, None, None)
-            except BaseException as error:  # noqa: BLE001 - handed on below, through the guard it belongs to
+            except BaseException as error:  # noqa: BLE001 - handed on below
                 caught = error
             late = guard.cancel_called
-            guard.__exit__(type(caught) if caught else None, caught, caught.__traceback__ if caught else None)
+            # What was caught is judged below: an error given to these scopes could come out of them as another.
+            guard.__exit__(None, None, None)
+            entering.__exit__(None, None, None)
             if late:
                 raise TimeoutError
             if caught is not None:
@@ -93,7 +99,8 @@ class UndoStack:
             started = anyio.current_time()
             try:
                 await self._leave(entry)
-            except Exception as error:  # noqa: BLE001 - each exit runs even if others failed
+            except (Exception, anyio.get_cancelled_exc_class()) as error:  # noqa: BLE001 - each exit runs whatever others do
+                # Our own scopes let no cancellation out: one that comes here is a plugin's, or the dying loop's.
                 self.problems.append(_problem(entry, error, anyio.current_time() - started))
             finally:
                 self._stack.pop()
@@ -112,7 +119,7 @@ class UndoStack:
             raise TimeoutError
 
 
-def _problem(entry: _Undo, error: Exception, seconds: float) -> Problem:
+def _problem(entry: _Undo, error: BaseException, seconds: float) -> Problem:
     where = f"{entry.plugin} {entry.hook}"
     if isinstance(error, TimeoutError) and not str(error):
         message = f"It was not undone in {seconds:.1f} s."

@@ -23,5 +23,8 @@ __all__ = [
     "finish_image",
     "image_tag",
     "make_init",
+    "make_plan",
+    "random_name",
+    "runtimes",
     "trust_script",
 ]

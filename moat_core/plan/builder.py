@@ -88,7 +88,7 @@ class PlanBuilder:
 
     def add_mount(self, source: str | Path, target: str, *, read_only: bool = False) -> None:
         """Bind SOURCE (absolute, on the host) at TARGET (absolute); a second mount at a target is a problem."""
-        target = posixpath.normpath(target)
+        target = posixpath.normpath("/" + target.lstrip("/"))  # normpath alone keeps a leading "//"
         if target in self._mounts:
             self.problem(f"{target} is mounted twice, by {self._mounts[target][0]} and by {self.origin}.")
             return

@@ -43,7 +43,8 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     name = request.name or core.name or random_name()
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
     plan.command = None if request.hold else request.command or core.command
-    plan.limits = Limits(core.container.memory, core.container.cpus, core.container.pids)
+    container = core.container
+    plan.limits = Limits(container.memory, container.cpus, container.pids or Limits().pids)
     plan.network = core.network
     plan.dns = core.container.dns
     plan.stdin = request.interactive or (core.interactive and not request.hold)

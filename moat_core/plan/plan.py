@@ -85,8 +85,7 @@ class Plan:
                 "files": sorted(self.image.files),
             },
             "env": {
-                key: {"origin": item.origin}
-                | ({} if item.origin.startswith("flag") else {"value": item.value})
+                key: {"origin": item.origin} | ({} if item.origin.startswith("flag") else {"value": item.value})
                 for key, item in sorted(self.env.items())
             },
         }

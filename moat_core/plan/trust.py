@@ -73,7 +73,5 @@ def trust_script(certificates: Sequence[bytes]) -> str:
         bundle=TRUST_BUNDLE,
         anchors=_ANCHORS,
         others=_OTHER_BUNDLES,
-        calls="\n".join(
-            f"moat_trust {digest}-{number} {shlex.quote(text)}" for number, text in enumerate(texts, 1)
-        ),
+        calls="\n".join(f"moat_trust {digest}-{number} {shlex.quote(text)}" for number, text in enumerate(texts, 1)),
     )

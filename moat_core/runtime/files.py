@@ -8,13 +8,12 @@ parsed.
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -117,7 +116,7 @@ async def download(sandbox: Sandbox, source: str, target: str | os.PathLike[str]
         await anyio.to_thread.run_sync(_extract, spool.wrapped, folder)
 
 
-def _extract(archive: io.BufferedIOBase, folder: Path) -> None:
+def _extract(archive: IO[bytes], folder: Path) -> None:
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             tar.extractall(folder, filter="data")

@@ -212,15 +212,17 @@ class Store:
         self._connection = None
 
     def _read(self, cls: type[_Row], sql: str, arguments: Any = ()) -> list[Any]:
-        return [cls._from_sql(row) for row in self._execute(sql, arguments)]  # noqa: SLF001
+        return [cls._from_sql(row) for row in self._execute(sql, arguments)]
 
     def _execute(self, sql: str, arguments: Any) -> list[sqlite3.Row]:
         if self._connection is None and not os.path.exists(self.home.database):
             return []  # reading makes nothing
-        return self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
+        rows: list[sqlite3.Row] = self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
+        return rows
 
     def _write(self, sql: str, arguments: Any) -> sqlite3.Cursor:
-        return self._guarded(lambda connection: connection.execute(sql, arguments))
+        cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, arguments))
+        return cursor
 
     def _guarded(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
         try:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from itertools import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
-__all__ = ["LIMIT_BYTES", "LogRecord", "LogWriter", "read_log"]
+__all__ = ["LIMIT_BYTES", "LogFollower", "LogRecord", "LogWriter", "read_log"]
 
 LIMIT_BYTES = 16 * 1024 * 1024
 """Of each of the two files."""
+_CHUNK_BYTES = 1024 * 1024
 _PREFIX = 20  # "1763683200.123456 O "
 
 
@@ -95,14 +97,111 @@ class LogWriter:
 
 def read_log(folder: str, *, tail: int | None = None) -> list[LogRecord]:
     """Return the kept records of a run, the last TAIL lines or all; ``[]`` if there is no log."""
-    records: deque[LogRecord] = deque()
+    follower = LogFollower(folder, tail=tail)
+    try:
+        return follower.read()
+    finally:
+        follower.close()
+
+
+class LogFollower:
+    """Reads a log while it is written.
+
+    Args:
+        tail: Begin with so many of the last lines; ``None`` with all.
+
+    Attributes:
+        missed: The writer was faster by two whole files: something between was dropped. Reset it when it is told.
+    """
+
+    def __init__(self, folder: str, *, tail: int | None = None) -> None:
+        self._path = os.path.join(folder, "log")
+        self._tail = tail
+        self._file: BinaryIO | None = None
+        self._rest = b""
+        self.missed = False
+
+    def read(self) -> list[LogRecord]:
+        """Return what there is by now: at first the tail, later what came since, about a megabyte at a time.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        if self._file is None:
+            return self._begin()
+        records = self._parse(self._file.read(_CHUNK_BYTES))
+        if not records and self._was_rotated():
+            self.close()
+            self._open()
+        return records
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+            self._rest = b""
+
+    def _begin(self) -> list[LogRecord]:
+        if not self._open():
+            return []
+        assert self._file is not None
+        return _last(chain(self._older(), self._now()), self._tail)
+
+    def _open(self) -> bool:
+        try:
+            self._file = open(self._path, "rb")  # noqa: SIM115 - held open, so that a rotation loses nothing
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _older(self) -> Iterator[LogRecord]:
+        assert self._file is not None
+        try:
+            with open(self._path + ".1", "rb") as file:
+                if os.path.samestat(os.fstat(file.fileno()), os.fstat(self._file.fileno())):
+                    return  # rotated just now: it is the one that we hold
+                for line in file:
+                    record = parse_record(line)
+                    if record is not None:
+                        yield record
+        except FileNotFoundError:
+            pass
+
+    def _now(self) -> Iterator[LogRecord]:
+        assert self._file is not None
+        while data := self._file.read(_CHUNK_BYTES):
+            yield from self._parse(data)
+
+    def _parse(self, data: bytes) -> list[LogRecord]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [record for line in lines if (record := parse_record(line + b"\n")) is not None]
+
+    def _was_rotated(self) -> bool:
+        assert self._file is not None
+        ours = os.fstat(self._file.fileno())
+        try:
+            if os.path.samestat(ours, os.stat(self._path)):
+                return False
+        except FileNotFoundError:
+            return False  # between the two steps of a rotation, or removed
+        try:
+            self.missed = self.missed or not os.path.samestat(ours, os.stat(self._path + ".1"))
+        except FileNotFoundError:
+            self.missed = True
+        # What was written between our last reading and the rotation is read before the file is changed.
+        return self._file.tell() == os.fstat(self._file.fileno()).st_size
+
+
+def _last(records: Iterable[LogRecord], tail: int | None) -> list[LogRecord]:
+    kept: deque[LogRecord] = deque()
     lines = 0
-    for record in _records(folder):
-        records.append(record)
+    for record in records:
+        kept.append(record)
         lines += record.is_complete
-        while tail is not None and lines > tail - (not records[-1].is_complete) and records:
-            lines -= records.popleft().is_complete
-    return list(records)
+        while tail is not None and kept and lines > tail - (tail > 0 and not kept[-1].is_complete):
+            lines -= kept.popleft().is_complete
+    return [] if tail == 0 else list(kept)
 
 
 def parse_record(line: bytes) -> LogRecord | None:
@@ -115,15 +214,3 @@ def parse_record(line: bytes) -> LogRecord | None:
         return LogRecord(float(line[:17]), "stderr" if letter in b"Ee" else "stdout", data)
     except ValueError:
         return None
-
-
-def _records(folder: str) -> Iterator[LogRecord]:
-    for name in ("log.1", "log"):
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                for line in file:
-                    record = parse_record(line)
-                    if record is not None:
-                        yield record
-        except FileNotFoundError:
-            continue

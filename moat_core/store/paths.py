@@ -115,7 +115,7 @@ class Lock:
 
     def adopt(self, fd: int) -> None:
         """Hold the lock through FD, inherited from whoever took it."""
-        os.set_inheritable(fd, False)  # noqa: FBT003 - os has no keyword for it
+        os.set_inheritable(fd, False)
         self.fd = fd
         _held.add(self)
 

@@ -36,15 +36,11 @@ class Containers:
 
     async def inspect(self, name: str) -> dict[str, Any]:
         """GET /containers/{id}/json."""
-        return cast(
-            "dict[str, Any]", await self._engine.call("look at the container", "GET", _path(name, "json"))
-        )
+        return cast("dict[str, Any]", await self._engine.call("look at the container", "GET", _path(name, "json")))
 
     async def wait(self, name: str) -> int:
         """POST /containers/{id}/wait: return the exit code once it is not running; for as long as that takes."""
-        answer = await self._engine.call(
-            "wait for the container", "POST", _path(name, "wait"), timeout_s=inf
-        )
+        answer = await self._engine.call("wait for the container", "POST", _path(name, "wait"), timeout_s=inf)
         return int(answer["StatusCode"])
 
     async def wait_removed(self, name: str) -> None:
@@ -56,9 +52,7 @@ class Containers:
         """POST /containers/{id}/stop: SIGTERM, then SIGKILL after GRACE_S, rounded up to whole seconds."""
         params = {"t": str(ceil(grace_s))}
         limit = grace_s + self._engine.timeout_s
-        await self._engine.call(
-            "stop the container", "POST", _path(name, "stop"), params=params, timeout_s=limit
-        )
+        await self._engine.call("stop the container", "POST", _path(name, "stop"), params=params, timeout_s=limit)
 
     async def kill(self, name: str, signal: int) -> None:
         """POST /containers/{id}/kill: send a signal to the main process."""
@@ -84,13 +78,9 @@ class Containers:
     async def put_archive(self, name: str, folder: str, tar: bytes) -> None:
         """PUT /containers/{id}/archive: unpack TAR in FOLDER. Before the start only: gVisor does not see it later."""
         params = {"path": folder, "noOverwriteDirNonDir": "1"}
-        await self._engine.call(
-            "put files into the container", "PUT", _path(name, "archive"), params=params, data=tar
-        )
+        await self._engine.call("put files into the container", "PUT", _path(name, "archive"), params=params, data=tar)
 
-    def logs(
-        self, name: str, *, tail: int | None, follow: bool
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def logs(self, name: str, *, tail: int | None, follow: bool) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """GET /containers/{id}/logs: raw pieces, framed unless the container has a terminal."""
         params = {"stdout": "1", "stderr": "1", "follow": "1" if follow else "0"}
         if tail is not None:

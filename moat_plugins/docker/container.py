@@ -1,19 +1,15 @@
 """From a plan to the body of POST /containers/create. Pure: no engine is asked.
 
-What a security reviewer looks for is in `_make_host_config`: all capabilities dropped but a root's everyday ones, no new
-privileges, no namespace of the host's, a limit for processes, ports on 127.0.0.1 only, a log that cannot fill the disk.
+What a security reviewer looks for is in `_make_host_config`: all capabilities dropped but a root's everyday ones, no
+new privileges, no namespace of the host's, a limit for processes, ports on 127.0.0.1 only, a log of bounded size.
 Source: Docker Engine API v1.45, ContainerCreate; an omitted field is the engine's default.
 """
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from moat_core.plan import make_init
-from moat_core.types import InitStep
 from moat_plugins.docker import labels
 
 if TYPE_CHECKING:
@@ -28,7 +24,6 @@ BASE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGI
 (forging packets), MKNOD, SYS_CHROOT, SETFCAP, SETPCAP, AUDIT_WRITE, NET_BIND_SERVICE (the engine opens low ports)."""
 
 _LOG = {"Type": "local", "Config": {"max-size": "10m", "max-file": "2"}}
-_RESOLV = "/etc/resolv.conf"
 
 
 def make_name(run_id: str, role: str = "main") -> str:
@@ -48,13 +43,12 @@ def make_config(
         network: Name of the engine's network, or ``none``.
         stop_s: Seconds between SIGTERM and SIGKILL when somebody else stops it.
     """
-    entrypoint = make_init(with_resolver(plan, network))
     config: dict[str, Any] = {
         "Image": image,
         "Hostname": plan.name,
         "User": "0:0",  # the init steps are root's; the last of them drops to the plan's user
         "WorkingDir": plan.working_dir,
-        "Entrypoint": list(entrypoint),
+        "Entrypoint": list(make_init(plan)),
         "Cmd": [],
         "Env": make_env(plan),
         "Labels": _make_labels(plan, labels_),
@@ -84,18 +78,6 @@ def make_env(plan: Plan) -> list[str]:
         "LOGNAME": plan.user.name,
     } | {key: item.value for key, item in plan.env.items()}
     return [f"{key}={value}" for key, value in env.items()]
-
-
-def with_resolver(plan: Plan, network: str) -> Plan:
-    """Return the plan with an init step that names real name servers, where Docker's own cannot be reached.
-
-    On a network of ours ``/etc/resolv.conf`` names 127.0.0.11, which gVisor's network stack does not have.
-    """
-    if not plan.sandboxed or not plan.dns or network == "none":
-        return plan
-    lines = [*(f"nameserver {server}" for server in plan.dns), "options ndots:0"]
-    script = f"printf '%s\\n' {' '.join(shlex.quote(line) for line in lines)} >{_RESOLV}"
-    return attrs.evolve(plan, init_steps=(InitStep("name servers", script, 0), *plan.init_steps))
 
 
 def _make_labels(plan: Plan, run_labels: Mapping[str, str]) -> dict[str, str]:
@@ -141,8 +123,8 @@ def _make_host_config(plan: Plan, hosts: Mapping[str, str], network: str) -> dic
         config |= {"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes}  # equal: no swap beside it
     if limits.cpus is not None:
         config["NanoCpus"] = round(limits.cpus * 1_000_000_000)
-    if plan.tty and (size := plan.details.get("tty_size")):
-        config["ConsoleSize"] = list(size)
+    if plan.tty and plan.size:
+        config["ConsoleSize"] = list(plan.size)  # API v1.42: rows, columns
     if network != "none":
         config |= _make_net(plan, hosts)
     return config

@@ -34,8 +34,7 @@ _SPACE = "Free some: `moat clean`, `docker system df`, `docker system prune`."
 _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"address pools? .*(fully subnetted|non-overlapping)|non-overlapping IPv4 address pool",
-        "Remove networks that nobody uses (`moat clean`, `docker network prune`), or add `default-address-pools` "
-        "to the engine's daemon.json.",
+        "Remove unused networks (`moat clean`, `docker network prune`), or add `default-address-pools` to daemon.json.",
     ),
     (r"no space left on device|disk quota exceeded", _SPACE),
     (
@@ -139,5 +138,3 @@ def image_error(message: str, text: str, **details: object) -> ImageError:
 def _sentence(text: str) -> str:
     text = text.removeprefix("Error response from daemon: ")
     return text if text.endswith((".", "!", "?")) else text + "."
-
-

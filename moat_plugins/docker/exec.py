@@ -47,7 +47,15 @@ class ExecProcess(StreamProcess):
     """
 
     def __init__(
-        self, engine: Engine, container: str, exec_id: str, stream: HijackedStream, command: Command, *, mark: str, user: str
+        self,
+        engine: Engine,
+        container: str,
+        exec_id: str,
+        stream: HijackedStream,
+        command: Command,
+        *,
+        mark: str,
+        user: str,
     ) -> None:
         super().__init__(stream)
         self._engine = engine

@@ -135,9 +135,7 @@ async def hijack(
         socket = await _connect(engine.endpoint)
         try:
             await socket.send(head.encode() + content)
-            status, headers, rest = await _read_head(socket)
-            if status not in (101, 200):
-                raise engine_error(doing, status, _message(await _read_body(socket, headers, rest)))
+            rest = await _read_answer(socket, doing)
         except BaseException:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await socket.aclose()
@@ -165,8 +163,16 @@ def _keep_alive(socket: SocketStream) -> None:
     import socket as sockets
 
     # An attach may be silent for hours; without this a router between forgets it.
-    raw = socket.extra(SocketAttribute.raw_socket)
+    raw = socket.extra(SocketAttribute.raw_socket)  # noqa: S610 - this is anyio's, not Django's
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+
+
+async def _read_answer(socket: ByteStream, doing: str) -> bytes:
+    """Return what already came of the stream itself."""
+    status, headers, rest = await _read_head(socket)
+    if status not in (101, 200):
+        raise engine_error(doing, status, _message(await _read_body(socket, headers, rest)))
+    return rest
 
 
 async def _read_head(socket: ByteStream) -> tuple[int, dict[str, str], bytes]:

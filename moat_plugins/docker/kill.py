@@ -100,6 +100,6 @@ async def _run(engine: Engine, container: str, argv: list[str], user: str) -> tu
                 text = (text + piece.data)[:_TEXT_BYTES]
         finally:
             await stream.aclose()
-        while (found := await engine.containers.inspect_exec(exec_id))["Running"]:
+        while (found := await engine.containers.inspect_exec(exec_id))["Running"]:  # noqa: ASYNC110 - no event for it
             await anyio.sleep(0.01)
     return int(found["ExitCode"] or 0), text.decode("utf-8", "replace").strip()

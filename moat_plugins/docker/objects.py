@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _MISSING = 404
 _CONFLICT = 409
+_BUSY = (403, 409, 500, 503)
 _ATTEMPTS = 8
 _PAUSE_S = 0.1
 _RESTART_S = 4.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +61,8 @@ class _AfterDashes(click.Command):
 @click.option("--rebuild", is_flag=True, help="Build the image anew.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and who contributed what; do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --detach: print JSON.")
-@click.pass_context
 @pass_cli
-def run(context: CliContext, ctx: click.Context, **options: Any) -> int:
+def run(context: CliContext, /, **options: Any) -> int:
     """Run a command, or what agent.yaml says, in an isolated container.
 
     PATH is the workspace (default: the current folder); it appears at /workspace. The exit code is the command's
@@ -76,8 +75,10 @@ def run(context: CliContext, ctx: click.Context, **options: Any) -> int:
     moat run -d --name api ./api         in the background; then: moat logs -f api
     """
     if options["extra"]:
-        raise click.UsageError(f"Put the command after `--`: moat run {options['path']} -- {' '.join(options['extra'])}")
-    request = _request(context.moat, ctx.meta.get("moat.command"), options)
+        raise click.UsageError(
+            f"Put the command after `--`: moat run {options['path']} -- {' '.join(options['extra'])}"
+        )
+    request = _request(context.moat, click.get_current_context().meta.get("moat.command"), options)
     plan = context.moat.plan(request)
     if options["dry_run"]:
         _show_plan(plan, as_json=options["as_json"])
@@ -111,7 +112,7 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         path,
         command=command,
         name=options["name"],
-        env=dict(parse_env_flag(text) for text in options["env"]),
+        env=dict(parse_env_flag(text, os.environ) for text in options["env"]),
         mounts=[parse_mount_flag(text, Path.cwd()) for text in options["mount"]],
         ports=dict(parse_port_flag(text) for text in options["port"]),
         dependencies=options["dep"],
@@ -141,7 +142,7 @@ async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:
             handle.run.cancel()
 
     handle = moat.open(request, plan=plan, on_output=show, on_event=printer)
-    with raw_mode() if plan.tty else suppress():
+    with raw_mode() if plan.tty else nullcontext():
         try:
             lived = await live(handle, on_ready=lambda: _attach(handle, plan), on_signal=_tell_signal)
         finally:
@@ -176,7 +177,7 @@ async def _stdin(handle: RunHandle, plan: Plan, *, task_status: anyio.abc.TaskSt
         await anyio.sleep_forever()
 
 
-def _tell_signal(number: int, count: int) -> None:
+def _tell_signal(_number: int, count: int) -> None:
     if count == 1:
         say("\rStopping; once more to stop waiting.")
 
@@ -219,7 +220,10 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         ("isolation", f"{plan.runtime}, {plan.oci_runtime or 'the default OCI runtime'}"),
         ("user", f"{plan.user.name} ({plan.user.uid}:{plan.user.gid}), home {plan.user.home}"),
         ("network", plan.network + (", a segment of its own" if plan.own_network else "")),
-        ("limits", f"memory {plan.limits.memory_bytes or '-'}, cpus {plan.limits.cpus or '-'}, pids {plan.limits.pids}"),
+        (
+            "limits",
+            f"memory {plan.limits.memory_bytes or '-'}, cpus {plan.limits.cpus or '-'}, pids {plan.limits.pids}",
+        ),
     ]
     lines += [("mount", str(mount)) for mount in plan.mounts]
     lines += [("port", f"{port.endpoint} = {port.number}") for port in plan.ports]
@@ -234,4 +238,3 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         print(f"{key:<11} {value}")
     for problem in plan.warnings:
         print_problem(problem)
-

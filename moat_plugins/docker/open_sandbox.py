@@ -1,0 +1,150 @@
+"""The context that makes a run's container: create, attach, start, verify, wait for the init steps, yield.
+
+The container is the ledger's. What is left to do at the end is to let the command end by itself where that was asked
+for; then its release removes it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from moat_core.errors import EngineError, MoatError, SandboxNotReady, SandboxUnavailable
+from moat_core.plan import READY
+from moat_core.runtime.base import SandboxInfo
+from moat_core.types import RunState
+from moat_plugins.docker.container import make_config, make_name
+from moat_plugins.docker.network import RunNetwork, ensure_shared
+from moat_plugins.docker.resources import DockerContainer
+from moat_plugins.docker.runtime import connect_run
+from moat_plugins.docker.sandbox import DockerSandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from moat_core.lifecycle import Run
+    from moat_plugins.docker.main_process import MainProcess
+    from moat_plugins.docker.runtime import DockerRuntime
+
+__all__ = ["READY_S", "open_sandbox"]
+
+READY_S = 60.0
+"""How long the init steps of a run without a command may take, in seconds."""
+_TAIL_LINES = 20
+_TAIL_BYTES = 8192
+_STOP_SHARE = 0.5
+
+
+@asynccontextmanager
+async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
+    """Make and start the run's container; see the module.
+
+    Raises:
+        SandboxUnavailable: The engine would not start it with the OCI runtime that was asked for.
+        SandboxNotReady: The init steps failed, or took too long.
+        EngineError: It could not be created or started.
+    """
+    runtime = await connect_run(run)
+    sandbox = await _create(run, runtime)
+    try:
+        main = await sandbox.attach()
+        await _start(run, runtime, sandbox)
+        _verify(run, sandbox)
+        if run.plan.command is None:
+            await _wait_until_ready(main, sandbox)
+            await sandbox.detach()
+        yield sandbox
+        await _let_it_end(run, sandbox)
+    finally:
+        await sandbox.detach()
+
+
+async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:
+    network = run.get(RunNetwork)
+    config = make_config(
+        run.plan,
+        image=run.image or run.plan.image.reference,
+        labels_=run.labels,
+        hosts=run.hosts,
+        network=network.name,
+        stop_s=max(1, round(run.grace_s)),
+    )
+    name = make_name(run.id)
+    container = await run.acquire(DockerContainer(runtime.address, name, config))
+    plan = run.plan
+    info = SandboxInfo(container, run.id, "main", RunState.STARTING, plan.name, plan.oci_runtime or "")
+    user = f"{plan.user.uid}:{plan.user.gid}"
+    return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, stdin=plan.stdin)
+
+
+async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> None:
+    """Start it. A shared network that somebody removed since we looked is made again, once."""
+    containers = runtime.engine.containers
+    try:
+        try:
+            await containers.start(sandbox.info.id)
+        except EngineError as error:
+            if not run.get(RunNetwork).shared or not _network_is_gone(error):
+                raise
+            await ensure_shared(runtime.engine, run.locks, again=True)
+            await containers.start(sandbox.info.id)
+    except SandboxUnavailable as error:
+        raise SandboxUnavailable(
+            f"The OCI runtime '{run.plan.oci_runtime}' was registered when it was checked and is gone now.",
+            hint="Somebody changed the engine's daemon.json meanwhile: register it again and reload the engine.",
+            **error.details,
+        ) from error
+    await sandbox.refresh()
+
+
+def _network_is_gone(error: EngineError) -> bool:
+    text = str(error.details.get("engine_message", "")).lower()
+    return "network" in text and "not found" in text
+
+
+def _verify(run: Run, sandbox: DockerSandbox) -> None:
+    wanted, got = run.plan.oci_runtime, sandbox.info.oci_runtime
+    if wanted is not None and wanted != got:
+        raise SandboxUnavailable(
+            f"The engine started the container with '{got}' although '{wanted}' was asked for.",
+            hint="Look at the engine's configuration; moat has ended the run rather than go on less isolated.",
+        )
+
+
+async def _wait_until_ready(main: MainProcess, sandbox: DockerSandbox) -> None:
+    """Read the main process's output until the init steps are done, keeping the end of it for a message."""
+    tail = stdout = b""
+    ready = READY.rstrip()  # a terminal ends the line in its own way
+    with anyio.move_on_after(READY_S):
+        while (piece := await main.next_piece()) is not None:
+            tail = (tail + piece.data)[-_TAIL_BYTES:]
+            if piece.stream == "stdout":
+                stdout += piece.data
+                if ready in stdout:
+                    return
+                stdout = stdout[-len(ready) :]
+        ended = await sandbox.wait()
+        raise SandboxNotReady(
+            f"The container ended before it was ready, with exit code {ended.exit_code}.", hint=_last_lines(tail)
+        )
+    raise SandboxNotReady(
+        f"The init steps did not finish within {READY_S:.0f} s.", hint=_last_lines(tail) or "They printed nothing."
+    )
+
+
+def _last_lines(text: bytes) -> str:
+    return "\n".join(deque(text.decode("utf-8", "replace").strip().splitlines(), _TAIL_LINES))
+
+
+async def _let_it_end(run: Run, sandbox: DockerSandbox) -> None:
+    """Ask a command that still runs to end, before its removal kills it; a kept container is to be stopped anyway."""
+    if run.main_ended is not None or not (run.plan.keep or run.plan.command is not None):
+        return
+    try:
+        await sandbox.stop(run.grace_s * _STOP_SHARE)
+    except MoatError:
+        if run.plan.keep:
+            raise  # else its removal is next, and has more patience

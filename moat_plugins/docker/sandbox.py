@@ -1,0 +1,122 @@
+"""`DockerSandbox`, one container, and the context that makes a run's.
+
+The order is: create (through the ledger), attach, start, verify. Nothing here stops the container at the end of the
+run: its release from the ledger does, after it had its chance to end by itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from moat_core.errors import EngineError
+from moat_core.runtime.base import Sandbox
+from moat_plugins.docker import labels
+from moat_plugins.docker.exec import open_exec
+from moat_plugins.docker.frames import Demultiplexer
+from moat_plugins.docker.gone import gone_if_missing
+from moat_plugins.docker.main_process import MainProcess, attach
+from moat_plugins.docker.runtime import make_info
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from moat_core.runtime.base import Process, SandboxInfo
+    from moat_core.types import Command, Output
+    from moat_plugins.docker.client import Engine
+
+__all__ = ["DockerSandbox"]
+
+
+class DockerSandbox(Sandbox):
+    """See `Sandbox`.
+
+    Args:
+        user: ``uid:gid`` of the run's user.
+        tty: The main process has a terminal.
+        stdin: It has a standard input.
+    """
+
+    def __init__(self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, stdin: bool) -> None:
+        self.info = info
+        self._engine = engine
+        self._user = user
+        self._tty = tty
+        self._stdin = stdin
+        self._main: MainProcess | None = None
+        self._waiting = anyio.Lock()
+        self._end: SandboxInfo | None = None
+
+    @classmethod
+    def from_inspection(cls, engine: Engine, found: Mapping[str, Any]) -> DockerSandbox:
+        """Make it from the answer of GET /containers/{id}/json."""
+        config = found["Config"]
+        user = (config.get("Labels") or {}).get(labels.USER) or config.get("User") or "0:0"
+        return cls(engine, make_info(found), user=user, tty=config["Tty"], stdin=config["OpenStdin"])
+
+    async def attach(self) -> MainProcess:
+        """Attach to the main process; before the start this catches its first byte. `open_main` hands it out."""
+        stream = await attach(self._engine, self.info.id, tty=self._tty, stdin=self._stdin)
+        self._main = MainProcess(self._engine, self.info.id, stream, self.wait)
+        return self._main
+
+    async def detach(self) -> None:
+        """Let go of what `attach` opened and nobody asked for: a client that does not read would block the process."""
+        main, self._main = self._main, None
+        if main is not None:
+            await main.aclose()
+
+    def open_process(self, command: Command) -> AbstractAsyncContextManager[Process]:
+        """See `Sandbox`."""
+        return open_exec(self._engine, self.info.id, command, user=self._user)
+
+    @asynccontextmanager
+    async def open_main(self) -> AsyncIterator[Process]:
+        """See `Sandbox`. The first one gets the stream that was attached before the start."""
+        if self._main is None:
+            await self.attach()
+        main, self._main = self._main, None
+        assert main is not None
+        try:
+            yield main
+        finally:
+            await main.aclose()
+
+    async def wait(self) -> SandboxInfo:
+        """See `Sandbox`. However many wait, the engine is asked once.
+
+        Raises:
+            SandboxGone: The engine, or the container, has gone without telling how it ended.
+        """
+        async with self._waiting:
+            if self._end is None:
+                with gone_if_missing():
+                    await self._engine.containers.wait(self.info.id)
+                self._end = await self.refresh()
+            return self._end
+
+    async def refresh(self) -> SandboxInfo:
+        """See `Sandbox`."""
+        with gone_if_missing():
+            self.info = make_info(await self._engine.containers.inspect(self.info.id))
+        return self.info
+
+    async def stop(self, grace_s: float) -> None:
+        """See `Sandbox`."""
+        try:
+            await self._engine.containers.stop(self.info.id, grace_s)
+        except EngineError as error:
+            if error.status not in (304, 404):
+                raise
+
+    async def logs(self, *, tail: int | None, follow: bool) -> AsyncIterator[Output]:
+        """See `Sandbox`."""
+        demultiplexer = Demultiplexer(raw=self._tty)
+        with gone_if_missing():
+            async with self._engine.containers.logs(self.info.id, tail=tail, follow=follow) as pieces:
+                async for data in pieces:
+                    for piece in demultiplexer.feed(data):
+                        yield piece

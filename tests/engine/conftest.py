@@ -1,0 +1,71 @@
+"""What the real-engine tests share. No engine is a failure here, never a skip."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from world import MOAT, World
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.fspath).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """The address of the engine under test; its absence fails every test that wants it."""
+    answer = subprocess.run(["docker", "version", "--format", "json"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0 or not json.loads(answer.stdout or "{}").get("Server"):
+        pytest.fail(f'No engine answers; start one: eval "$(scripts/engine env)". {answer.stderr}')
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty MOAT_HOME."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("MOAT_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """An empty workspace."""
+    path = tmp_path / "workspace"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def world(home, engine):
+    """The machine as this test's home sees it; whatever the test leaves fails it."""
+    world = World(home)
+    yield world
+    left = world.wait_until_empty(8)
+    for container in world.containers():
+        subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=False)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def moat(world, workspace):
+    """Run the command in the workspace: ``moat("run", "--", "true")`` -> completed process, bytes."""
+
+    def run(*argv, stdin=b"", timeout=120, cwd=workspace, env=None):
+        return subprocess.run(
+            [*MOAT, *argv],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    return run

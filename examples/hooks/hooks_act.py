@@ -22,7 +22,7 @@ async def _note(run: Run, text: str) -> None:
         await file.write(f"{time.time():.3f} {text}\n")
 
 
-# [exec]
+# --- exec ---
 @hookimpl
 @asynccontextmanager
 async def moat_around_exec(run: Run, command: Command) -> AsyncIterator[None]:
@@ -31,13 +31,13 @@ async def moat_around_exec(run: Run, command: Command) -> AsyncIterator[None]:
     await _note(run, f"{command.argv[0]} took {time.monotonic() - started:.3f} s")
 
 
-# [event]
+# --- event ---
 @hookimpl
 async def moat_on_event(run: Run, event: Event) -> None:
     await _note(run, type(event).__name__)
 
 
-# [ledger]
+# --- ledger ---
 class StepCounter:
     """A plugin may be an object, too: `Moat(plugins={"counter": StepCounter()})`."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from moat_core.lifecycle import Run
 
 
-# [body]
+# --- body ---
 @hookimpl
 async def moat_on_body_end(run: Run) -> None:
     try:
@@ -25,7 +25,7 @@ async def moat_on_body_end(run: Run) -> None:
     await anyio.Path(run.home / "report.txt").write_bytes(report)
 
 
-# [closed]
+# --- closed ---
 @hookimpl
 async def moat_on_closed(result: RunResult) -> None:
     async with await anyio.open_file(f"{tempfile.gettempdir()}/runs.csv", "a") as file:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 from anyio.abc import TaskStatus
-
 from hooks_startup import ScratchFolder
+
 from moat_core import hookimpl
 
 if TYPE_CHECKING:
     from moat_core.lifecycle import Run
 
 
-# [run]
+# --- run ---
 @attrs.frozen
 class Scratch:
     """Where this run's scratch folder is; other plugins ask `run.get(Scratch)`."""
@@ -37,7 +37,7 @@ async def moat_open_run(run: Run) -> AsyncIterator[None]:
     # Here everything else of the run is undone. The folder itself needs no line: its release does that.
 
 
-# [services]
+# --- services ---
 async def _beat(path: anyio.Path, *, task_status: TaskStatus[None]) -> None:
     await path.write_text(f"{time.time()}\n")
     task_status.started()
@@ -53,7 +53,7 @@ async def moat_open_services(run: Run) -> AsyncIterator[None]:
     yield
 
 
-# [endpoints]
+# --- endpoints ---
 @hookimpl
 @asynccontextmanager
 async def moat_open_endpoints(run: Run) -> AsyncIterator[None]:

@@ -6,28 +6,27 @@ import os
 import shlex
 from collections.abc import Iterable
 
-from moat_core import Plan, RunRequest, hookimpl
-from moat_core.config import Config
+from moat_core import Plan, hookimpl
 from moat_core.plan import PlanBuilder
 from moat_core.types import Problem, Tmpfs
 
 
-# [runtime]
+# --- runtime ---
 @hookimpl
-def moat_choose_runtime(request: RunRequest, config: Config) -> str | None:
+def moat_choose_runtime() -> str | None:
     return os.environ.get("TEAM_RUNTIME") or None
 
 
-# [add]
+# --- add ---
 @hookimpl
-def moat_add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
+def moat_add_to_plan(plan: PlanBuilder) -> None:
     plan.set_env("TEAM", "green")
     plan.add_tmpfs(Tmpfs("/scratch", size_bytes=32 * 1024 * 1024, options=("mode=1777",)))
     plan.add_init_step("motto", f"printf '%s\\n' {shlex.quote('be kind')} >/etc/motto")
     plan.note("a team's motto in /etc/motto")
 
 
-# [check]
+# --- check ---
 @hookimpl
 def moat_check_plan(plan: Plan) -> Iterable[Problem]:
     for mount in plan.mounts:

@@ -16,7 +16,7 @@ from moat_core.ledger import Resource, ResourceContext
 from moat_core.types import CommandInfo
 
 
-# [config]
+# --- config ---
 @attrs.frozen
 class GreetingConfig:
     """How runs are greeted."""
@@ -30,7 +30,7 @@ def moat_add_config(schema: ConfigSchema) -> None:
     schema.add_section("greeting", GreetingConfig)
 
 
-# [commands]
+# --- commands ---
 @click.command()
 @click.argument("name")
 def greet(name: str) -> None:
@@ -43,7 +43,7 @@ def moat_register_commands() -> Iterable[CommandInfo]:
     return [CommandInfo("greet", "Greet somebody.", "hooks_startup:greet")]
 
 
-# [resources]
+# --- resources ---
 @attrs.frozen
 class ScratchFolder(Resource):
     """A folder on the host that lives as long as its run."""
@@ -51,11 +51,11 @@ class ScratchFolder(Resource):
     kind: ClassVar[str] = "example.scratch"
     path: str
 
-    async def create(self, ctx: ResourceContext) -> str:
+    async def create(self, ctx: ResourceContext) -> str:  # noqa: ARG002 - others connect to an engine with it
         await anyio.Path(self.path).mkdir(mode=0o700)
         return self.path
 
-    async def release(self, ctx: ResourceContext) -> bool:
+    async def release(self, ctx: ResourceContext) -> bool:  # noqa: ARG002
         try:
             await anyio.to_thread.run_sync(shutil.rmtree, self.path)
         except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hooks_startup import ScratchFolder
+
 from moat_core import hookimpl
 from moat_core.types import Check, Leftover, StatusLine
 
@@ -22,7 +23,7 @@ def _folders() -> list[Path]:
     return sorted(Path(tempfile.gettempdir()).glob("moat-scratch-run-*"))
 
 
-# [leftovers]
+# --- leftovers ---
 @hookimpl
 async def moat_find_leftovers(upkeep: Upkeep) -> Iterable[Leftover]:
     found = []
@@ -41,17 +42,17 @@ async def moat_find_leftovers(upkeep: Upkeep) -> Iterable[Leftover]:
     return found
 
 
-# [faults]
+# --- faults ---
 @hookimpl
-async def moat_find_faults(upkeep: Upkeep) -> Iterable[Check]:
+async def moat_find_faults() -> Iterable[Check]:
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < _GIB:
         return [Check("scratch space", "warning", "Less than 1 GiB is free for scratch.", "Remove old files there.")]
     return [Check("scratch space", "ok", f"{free // _GIB} GiB are free for scratch.")]
 
 
-# [status]
+# --- status ---
 @hookimpl
-async def moat_add_to_status(upkeep: Upkeep) -> Iterable[StatusLine]:
+async def moat_add_to_status() -> Iterable[StatusLine]:
     count = len(_folders())
     return [StatusLine("disk", "scratch", f"{count} scratch folders", {"folders": count})]

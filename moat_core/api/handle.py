@@ -12,7 +12,7 @@ import anyio
 
 from moat_core.errors import MoatError, RunOver, UsageError
 from moat_core.events import Event, ExecEnded, ExecStarted
-from moat_core.lifecycle import Outcome, Run, RunResult, execute
+from moat_core.lifecycle import Outcome, Run, RunResult, UndoStack, execute
 from moat_core.runtime import files
 from moat_core.runtime.exec import OUTPUT_LIMIT_BYTES, Collector, exec_command
 from moat_core.store.log import LogWriter
@@ -205,17 +205,7 @@ class RunHandle(SandboxHandle):
         """Await the driver; a cancellation meanwhile takes its patience, not its result."""
         assert self._driver is not None
         assert self._run is not None
-        cancelled: asyncio.CancelledError | None = None
-        # The scope keeps out anyio's cancellation, which would come again at every await; task.cancel() comes in.
-        with anyio.CancelScope(shield=True):
-            while not self._driver.done():
-                try:
-                    await asyncio.wait({self._driver})
-                except asyncio.CancelledError as error:
-                    cancelled = error
-                    self._run.cancel()
-        if cancelled is not None:
-            raise cancelled
+        await _outlast(self._driver, self._run.cancel)
         return self._driver.result()
 
     # -- what it is --------------------------------------------------------------------------------------------
@@ -401,22 +391,58 @@ class RunHandle(SandboxHandle):
 
 @asynccontextmanager
 async def _entered(run: Run, command: Command) -> AsyncIterator[None]:
-    """Enter every ``moat_around_exec`` context; each is left however the command ended, within the grace."""
-    from moat_core.lifecycle import UndoStack
+    """Surround the body with every ``moat_around_exec`` context; each is left however the command ended.
 
+    They are held by a task of their own: a cancellation of the caller's that comes while they are left must neither
+    cut them short nor be lost.
+    """
     if not run.dispatcher.has("moat_around_exec"):
         yield
         return
-    stack = UndoStack(run.grace_s, run.problems)
-    try:
-        for wanted in run.dispatcher.contexts("moat_around_exec", run=run, command=command):
-            context = wanted.make()
-            if context is not None:
-                await stack.enter(wanted.plugin, wanted.hook, context)
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def hold() -> None:
+        stack = UndoStack(run.grace_s, run.problems)
+        try:
+            for wanted in run.dispatcher.contexts("moat_around_exec", run=run, command=command):
+                context = wanted.make()
+                if context is not None:
+                    with run.dispatcher.calling(wanted.plugin, wanted.hook):
+                        await stack.enter(wanted.plugin, wanted.hook, context)
+            ready.set_result(None)
+            await leave.wait()
+        finally:
             await stack.unwind()
+
+    holder = asyncio.create_task(hold(), name=f"moat {run.id} around")
+    try:
+        waited: set[asyncio.Future[Any]] = {holder, ready}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            yield
+    finally:
+        leave.set()
+        if not ready.done():
+            holder.cancel()
+        await _outlast(holder)
+    if not ready.done():
+        holder.result()
+
+
+async def _outlast(task: asyncio.Task[Any], on_cancel: Callable[[], None] = lambda: None) -> None:
+    """Wait for the end of TASK, whatever happens to us; a cancellation that came meanwhile is raised after it."""
+    cancelled: asyncio.CancelledError | None = None
+    # The scope keeps out anyio's cancellation, which would come again at every await; task.cancel() comes in.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+                on_cancel()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _command(

@@ -278,7 +278,8 @@ class Moat:
             return None
 
         async def tell(step: LedgerStep) -> None:
-            await self.dispatcher.notify("moat_on_ledger_step", budget_s=self.grace_s, step=step)
+            # A tenth, since it is told in the middle of an undoing that has the whole.
+            await self.dispatcher.notify("moat_on_ledger_step", budget_s=self.grace_s / 10, step=step)
 
         return tell
 

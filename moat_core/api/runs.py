@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunInfo", "find_run", "list_runs", "match_run"]
 
+_STATE_OF_LOST = {RunState.EXITED: RunState.KEPT, RunState.KEPT: RunState.KEPT}
 Connect = Callable[[str, str], Awaitable["Runtime"]]
 
 
@@ -93,7 +95,12 @@ async def list_runs(store: Store, connect: Connect, runtimes: Iterable[str], *, 
     ]
     known = {row.id for row in rows}
     if lost:
-        infos += [_lost(store, info, *engines[run]) for run, info in sandboxes.items() if run not in known]
+        # One engine may serve several homes: a run of ours has its folder here.
+        infos += [
+            _lost(store, info, *engines[run])
+            for run, info in sandboxes.items()
+            if run not in known and os.path.isdir(store.home.run_folder(run))
+        ]
     return [info for info in infos if over or not is_over(info.state)]
 
 
@@ -129,7 +136,7 @@ def _lost(store: Store, sandbox: SandboxInfo, runtime: str, address: str) -> Run
     return RunInfo(
         id=sandbox.run_id,
         name=sandbox.name,
-        state=sandbox.state if alive or sandbox.state is not RunState.EXITED else RunState.KEPT,
+        state=sandbox.state if alive else _STATE_OF_LOST.get(sandbox.state, RunState.FAILED),
         runtime=runtime,
         oci_runtime=sandbox.oci_runtime,
         workspace="",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,9 @@ _POLL_S = 0.05
 _SAY_AFTER_S = 2.0
 
 
-async def choose(moat: Moat, references: Iterable[str], *, every: bool = False) -> tuple[list[RunInfo], list[UnknownName]]:
+async def choose(
+    moat: Moat, references: Iterable[str], *, every: bool = False
+) -> tuple[list[RunInfo], list[UnknownName]]:
     """Return the runs that REFERENCES mean, each once (or EVERY live one), and what could not be found."""
     infos = await moat.list(over=True)
     chosen: dict[str, RunInfo] = {}
@@ -95,7 +96,8 @@ async def _wait_for_owner(moat: Moat, info: RunInfo, deadline: float) -> None:
     while upkeep.is_live(info.id):
         now = time.monotonic()
         if now > deadline:
-            left = [f"{row.kind} {row.data.get('name', '')}".strip() for row in moat.store.resources(info.id, kept=False)]
+            rows = moat.store.resources(info.id, kept=False)
+            left = [f"{row.kind} {row.data.get('name', '')}".strip() for row in rows]
             raise TeardownError(
                 f"The owner of {info.name} ({info.id}), process {info.owner_pid}, has not undone everything "
                 f"in {UNDO_S:.0f} s.",
@@ -119,7 +121,7 @@ def owner_is_alive(pid: int, created: float | None) -> bool:
 
 def _started(pid: int) -> float | None:
     """Return when a process began, in seconds since 1970; ``None`` if there is none."""
-    if sys.platform == "linux":
+    if os.path.exists("/proc/uptime"):
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 # proc_pid_stat(5): field 22, counted after the name, which may hold anything but is in parentheses.

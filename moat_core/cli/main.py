@@ -19,32 +19,44 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "make_cli"]
 
+_INTERRUPTED = 128 + 2
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the entry point passes it to `sys.exit`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    from moat_core.errors import MoatError
-
     # What a terminal's encoding has not got must not end in a traceback.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _answer(arguments)
-        return _flushed(status)
-    except MoatError as error:
-        return _told([error], arguments)
-    except BaseExceptionGroup as group:  # what a task group makes of an error
-        errors = _flat(group)
-        if any(isinstance(error, BrokenPipeError) for error in errors):
-            return _unheard()
-        ours = [error for error in errors if isinstance(error, MoatError)]
-        if len(ours) < len(errors):
-            raise
-        return _told(ours, arguments)
-    except BrokenPipeError:
-        return _unheard()
+        sys.stdout.flush()  # at the interpreter's own exit it would be too late to say what is wrong
     except KeyboardInterrupt:
-        return 128 + 2
+        return _INTERRUPTED
+    except (Exception, BaseExceptionGroup) as error:
+        known = _explain(error, arguments)
+        if known is None:
+            raise
+        return known
+    return status
+
+
+def _explain(error: BaseException, arguments: list[str]) -> int | None:
+    """Tell the user what went wrong, and return the exit status; ``None`` if it is a bug of ours."""
+    from moat_core.errors import MoatError
+
+    errors = _flat(error)
+    ours = [each for each in errors if isinstance(each, MoatError)]
+    if len(ours) == len(errors):
+        return _tell(ours, arguments)
+    if any(isinstance(each, BrokenPipeError) for each in errors):
+        _silence()  # the reader of our output has left (`moat list | head`): there is nobody to tell
+        return 128 + 13
+    if any(isinstance(each, KeyboardInterrupt) for each in errors):
+        return _INTERRUPTED
+    if isinstance(error, OSError) and not {"-v", "--verbose"} & set(arguments[:1]):
+        return _tell([_refusal(error)], arguments)
+    return None
 
 
 def _answer(arguments: list[str]) -> int:
@@ -57,22 +69,7 @@ def _answer(arguments: list[str]) -> int:
     return _full(arguments)
 
 
-def _flushed(status: int) -> int:
-    """Write what is still in our buffer: at the interpreter's own exit it would be too late to say what is wrong."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        from moat_core.errors import EXIT_OURS, HostError
-
-        _silence()
-        _told([HostError(f"The output cannot be written: {error.strerror}.")], [])
-        return EXIT_OURS
-    return status
-
-
-def _told(errors: list[MoatError], arguments: list[str]) -> int:
+def _tell(errors: list[MoatError], arguments: list[str]) -> int:
     from moat_core.cli.render import print_error
 
     for error in errors:
@@ -80,18 +77,23 @@ def _told(errors: list[MoatError], arguments: list[str]) -> int:
     return max(error.exit_code for error in errors)
 
 
-def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_flat(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+def _refusal(error: OSError) -> MoatError:
+    """The system refused something that nobody expected to be refused: a full disk behind stdout, for one."""
+    from moat_core.errors import HostError
+
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence()
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return HostError(f"The system refused: {what}.", hint="`moat -v …` shows where.")
 
 
-def _unheard() -> int:
-    """The reader of our output has left (`moat list | head`): there is nobody to tell."""
-    _silence()
-    return 128 + 13
+def _flat(error: BaseException) -> list[BaseException]:
+    """Return the errors that a task group has packed together."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for each in error.exceptions for leaf in _flat(each)]
 
 
 def _silence() -> None:
@@ -115,10 +117,10 @@ def _full(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        return 128 + 2
+        return _INTERRUPTED
     except SystemExit:
-        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
-            raise BrokenPipeError from None  # click's own answer to it would be exit 1
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            raise BrokenPipeError from None  # click has noticed it, and would exit with 1
         raise
     return result if isinstance(result, int) else 0
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 __all__ = [
-    "EXAMPLES",
     "complete_runs",
     "confirm",
     "dry_run_option",
@@ -25,14 +24,12 @@ __all__ = [
     "runs_argument",
 ]
 
-EXAMPLES: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, alone on stdout.")
 force_option = click.option("-f", "--force", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 
 
-def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_runs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names and ids of remembered runs: a look into the store, no engine is asked."""
     from click.shell_completion import CompletionItem
 
@@ -58,9 +55,7 @@ def run_argument(*, required: bool = True) -> Callable[[Any], Any]:
 
 def runs_argument(*, required: bool = True) -> Callable[[Any], Any]:
     """Return the argument RUN…."""
-    return click.argument(
-        "references", metavar="RUN...", nargs=-1, required=required, shell_complete=complete_runs
-    )
+    return click.argument("references", metavar="RUN...", nargs=-1, required=required, shell_complete=complete_runs)
 
 
 def confirm(question: str, *, force: bool) -> None:

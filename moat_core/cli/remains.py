@@ -11,7 +11,7 @@ import attrs
 
 from moat_core.cli.commands.destroy import destroy_run, remove_folder
 from moat_core.cli.commands.status import folder_size
-from moat_core.errors import MoatError, RuntimeUnavailable, TeardownError
+from moat_core.errors import MoatError, RuntimeUnavailable, StoreError, TeardownError
 from moat_core.store.paths import Lock
 from moat_core.types import RUN_ID_RE, Leftover, Problem, RunState
 
@@ -109,7 +109,8 @@ def _files(moat: Moat) -> Iterator[Item]:
     for run_id in sorted(found - known):
         if RUN_ID_RE.fullmatch(run_id) and not upkeep.is_live(run_id) and not upkeep.is_known(run_id):
             size = folder_size(moat.home.run_folder(run_id))
-            yield Item("run folder", run_id, "Its run is forgotten.", partial(_remove_files, moat, run_id), run_id, size)
+            remove = partial(_remove_files, moat, run_id)
+            yield Item("run folder", run_id, "Its run is forgotten.", remove, run_id, size)
     prefix = os.path.basename(moat.home.database) + ".broken-"
     for name in _names(moat.home.path):
         if name.startswith(prefix):
@@ -143,6 +144,8 @@ def _names(path: str) -> list[str]:
         return sorted(os.listdir(path))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", hint="Make it readable.") from error
 
 
 async def forget_rebuilding(moat: Moat) -> None:

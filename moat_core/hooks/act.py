@@ -33,5 +33,6 @@ async def moat_on_event(run: Run, event: Event) -> None:
 async def moat_on_ledger_step(step: LedgerStep) -> None:
     """Be told every step of making and undoing a resource, just after it was done: audit, and the chaos test.
 
-    Told by the run's owner only, not by the reaper. Failures stop nothing.
+    Told by the run's owner only, not by the reaper. Failures stop nothing; a listener that takes longer than a
+    tenth of the run's grace is left behind.
     """

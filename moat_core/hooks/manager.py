@@ -1,8 +1,8 @@
 """Finding, registering and checking plugins.
 
-Built-ins are entry points like everybody's, in the order they are listed; third parties follow by the name of
-their distribution, so that the order never depends on ``sys.path``. There is no global manager: `load_plugins`
-makes one, and it is passed down.
+Built-ins are entry points like everybody's and come first; third parties follow by the name of their distribution,
+and the plugins of one distribution by their own names, so that the order never depends on ``sys.path`` or on how a
+wheel was built. There is no global manager: `load_plugins` makes one, and it is passed down.
 """
 
 from __future__ import annotations
@@ -97,25 +97,35 @@ class PluginManager:
                 wrong kind.
             PluginLoadError: The name is taken.
         """
+        module = getattr(plugin, "__name__", type(plugin).__qualname__)
+        info = info or PluginInfo(name, "loaded", "", "registered by hand", module)
         if self._pm.has_plugin(name):
-            raise PluginLoadError(f"Two plugins are called '{name}'.", hint="Uninstall or disable one of them.")
+            raise PluginLoadError(
+                f"Two plugins are called '{name}': {_whose(self.plugins[name])} and {_whose(info)}.",
+                hint="Uninstall or disable one of them.",
+            )
+        if known := self._pm.get_name(plugin):
+            raise PluginLoadError(
+                f"{_whose(info)} is registered twice, as '{known}' and as '{name}'.",
+                hint="Name it once: as an entry point, or in MOAT_PLUGINS.",
+            )
         try:
+            self._check_unmarked(plugin, name)
             self._pm.register(plugin, name)
             self._pm.check_pending()
-            self._check_unmarked(plugin, name)
             for caller in self._pm.get_hookcallers(plugin) or ():
                 for impl in caller.get_hookimpls():
                     if impl.plugin_name == name:
                         _check_kind(name, caller.name, self._kinds[caller.name], impl)
         except (pluggy.PluginValidationError, HookContractError) as error:
-            self._pm.unregister(plugin)
+            if self._pm.is_registered(plugin):
+                self._pm.unregister(plugin)
             if isinstance(error, HookContractError):
                 raise
             raise HookContractError(
                 f"Plugin '{name}': {_one_line(error)}.", hint="`moat hooks` lists every hook and its arguments."
             ) from error
-        module = getattr(plugin, "__name__", type(plugin).__qualname__)
-        self.plugins[name] = info or PluginInfo(name, "loaded", "", "registered by hand", module)
+        self.plugins[name] = info
 
     def unregister(self, name: str) -> None:
         """Take a plugin out again."""
@@ -185,7 +195,7 @@ def load_plugins(
         info = PluginInfo(module.rpartition(".")[2], "loaded", "", "MOAT_PLUGINS", module)
         _load(manager, info, blocked, keep_going=keep_going)
     unknown = sorted(blocked - set(manager.plugins))
-    if unknown:
+    if unknown and not keep_going:
         near = difflib.get_close_matches(unknown[0], manager.plugins, 3)
         raise UnknownName(
             f"No plugin '{unknown[0]}' is installed, so it cannot be disabled.",
@@ -200,7 +210,9 @@ def _load(manager: PluginManager, info: PluginInfo, blocked: set[str], *, keep_g
         return
     try:
         try:
-            plugin = importlib.import_module(info.module)
+            module, _, attribute = info.module.partition(":")
+            plugin = importlib.import_module(module)
+            plugin = getattr(plugin, attribute) if attribute else plugin
         except Exception as error:
             raise PluginLoadError(
                 f"Plugin '{info.name}' ({info.origin or info.module}) cannot be imported: "
@@ -212,12 +224,17 @@ def _load(manager: PluginManager, info: PluginInfo, blocked: set[str], *, keep_g
     except (PluginLoadError, HookContractError) as error:
         if not keep_going:
             raise
-        manager.plugins[info.name] = attrs.evolve(info, state="broken", error=str(error))
+        key = info.name if info.name not in manager.plugins else f"{info.name} ({info.origin})"
+        manager.plugins[key] = attrs.evolve(info, state="broken", error=str(error))
 
 
-def _load_order(entry_point: metadata.EntryPoint) -> tuple[bool, str]:
+def _load_order(entry_point: metadata.EntryPoint) -> tuple[bool, str, str]:
     name = entry_point.dist.name if entry_point.dist else ""
-    return name != _BUILTIN, name
+    return name != _BUILTIN, name, entry_point.name
+
+
+def _whose(info: PluginInfo) -> str:
+    return f"{info.module} ({info.origin})"
 
 
 def _names(text: str) -> list[str]:
@@ -230,27 +247,38 @@ def _one_line(error: BaseException) -> str:
 
 def _check_kind(plugin: str, hook: str, info: HookInfo, impl: HookImpl) -> None:
     """Refuse an implementation that its caller could not call as the hook's kind demands."""
-    function = impl.function
-
-    def fail(what: str, hint: str) -> None:
+    what, hint = _wrong_arguments(impl) or _wrong_kind(info, impl.function) or ("", "")
+    if what:
         raise HookContractError(f"Plugin '{plugin}': {hook} {what}.", hint=hint, plugin=plugin, hook=hook)
 
+
+def _wrong_arguments(impl: HookImpl) -> tuple[str, str] | None:
     if impl.hookwrapper or impl.wrapper:
-        fail("is a wrapper", "Wrappers see unawaited coroutines; use a context hook.")
+        return "is a wrapper", "Wrappers see unawaited coroutines; use a context hook."
     if impl.kwargnames:
         # pluggy never passes a value to an argument with a default.
-        fail(f"gives defaults to {', '.join(impl.kwargnames)}", "Take the argument without a default.")
+        return f"gives defaults to {', '.join(impl.kwargnames)}", "Take the argument without a default."
+    kinds = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    odd = [each.name for each in inspect.signature(impl.function).parameters.values() if each.kind in kinds]
+    if odd:
+        return f"takes {', '.join(odd)} by keyword or star", "Name the arguments plainly: they are passed by position."
+    return None
+
+
+def _wrong_kind(info: HookInfo, function: Any) -> tuple[str, str] | None:
     is_coroutine = inspect.iscoroutinefunction(function)
-    is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    is_async_generator = inspect.isasyncgenfunction(function)
+    wrong: tuple[str, str] | None = None
     if info.kind is HookKind.CONTEXT:
-        if inspect.isasyncgenfunction(function):
-            fail("is a bare async generator", "Put @asynccontextmanager below @hookimpl.")
-        if is_coroutine or is_generator:
-            fail("does not return a context", "Use @asynccontextmanager with one yield, or return a context.")
+        if is_async_generator:
+            wrong = "is a bare async generator", "Put @asynccontextmanager below @hookimpl."
+        elif is_coroutine or inspect.isgeneratorfunction(function):
+            wrong = "does not return a context", "Use @asynccontextmanager with one yield, or return a context."
     elif info.kind is HookKind.EVENT:
         if not is_coroutine:
-            fail("is not `async def`", "An event hook is a coroutine function.")
-    elif inspect.isasyncgenfunction(function):
-        fail("is an async generator", "Return a list.")
+            wrong = "is not `async def`", "An event hook is a coroutine function."
+    elif is_async_generator:
+        wrong = "is an async generator", "Return a list."
     elif is_coroutine and not info.asynchronous:
-        fail("is `async def`", "This phase is synchronous: use `def`.")
+        wrong = "is `async def`", "This phase is synchronous: use `def`."
+    return wrong

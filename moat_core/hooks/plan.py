@@ -24,9 +24,9 @@ def moat_choose_runtime(request: RunRequest, config: Config) -> str | None:
 
 @spec.collect()
 def moat_add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
-    """Add what this plugin contributes to the run: mounts, environment, init steps, image, capabilities …
+    """Add what this plugin contributes to the run: mounts, environment, init steps, image, capabilities.
 
-    Called once a plan, in plugin order (built-ins in the order they are listed, then third parties). What the
+    Called once a plan, in plugin order (built-ins by name, then third parties). What the
     user asks for by config or flag is added after all plugins, and wins.
 
     Args:

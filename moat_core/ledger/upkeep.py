@@ -12,7 +12,6 @@ import attrs
 
 from moat_core.errors import MoatError
 from moat_core.ledger.ledger import RELEASE_S, Held, Kinds, Ledger
-from moat_core.ledger.resource import to_row
 from moat_core.store.paths import Lock, is_locked
 from moat_core.types import Leftover, Problem
 
@@ -105,9 +104,11 @@ class Upkeep:
         Raises:
             MoatError: It cannot be removed.
         """
+        # Without a row: what could not be removed is found again by its label, and a row for it, of a run that
+        # nobody owns, would make every later command a reaper.
         ledger = Ledger(leftover.run_id or "", self.store, self._kinds, self._connections)
-        row_id = self.store.add_intent(ledger.run_id, leftover.resource.kind, to_row(leftover.resource))
-        await ledger.release(Held(row_id, leftover.resource, None))
+        with anyio.fail_after(RELEASE_S):
+            await leftover.resource.release(ledger)
 
     async def destroy(self, run_id: str) -> list[Problem]:
         """Undo every resource of a run whose lock the caller holds or that is over; kept ones too."""
@@ -116,7 +117,7 @@ class Upkeep:
         for row in self.store.resources(run_id):
             try:
                 await ledger.release(ledger.restore(row))
-            except (MoatError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - the others are undone all the same
                 problems.append(_problem(run_id, error))
         return problems
 
@@ -132,25 +133,31 @@ class Upkeep:
         if not lock.acquire():
             return  # its owner, or another reaper, was only slow to show
         try:
-            run = self.store.run(run_id)
-            on_progress(f"{run.name if run else run_id} ({run_id}): its owner is gone; undoing what it left.")
-            ledger = Ledger(run_id, self.store, self._kinds, self._connections)
-            failed = False
-            for row in self.store.resources(run_id, kept=False):
-                try:
-                    held = ledger.restore(row)
-                    found = await self._release(ledger, held, late=row.state == "intent")
-                    if found:
-                        reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
-                except (MoatError, OSError, TimeoutError) as error:
-                    reaped.problems.append(_problem(run_id, error))
-                    failed = True
-            if not failed and run is not None and run.phase != "over":
-                self.store.update_run(
-                    run_id, phase="over", status="failed", ended=time.time(), error="Its owner died; moat undid it."
-                )
+            await self._reap_owned(run_id, reaped, on_progress)
+        except Exception as error:  # noqa: BLE001 - one broken plugin or row must not keep the others from being reaped
+            reaped.problems.append(_problem(run_id, error))
         finally:
             lock.release()
+
+    async def _reap_owned(self, run_id: str, reaped: Reaped, on_progress: Callable[[str], None]) -> None:
+        run, rows = self.store.run(run_id), self.store.resources(run_id, kept=False)
+        if not rows and (run is None or run.phase == "over"):
+            return  # its owner ended it in order, between our look and our lock
+        on_progress(f"{run.name if run else run_id} ({run_id}): its owner is gone; undoing what it left.")
+        ledger = Ledger(run_id, self.store, self._kinds, self._connections)
+        failed = False
+        for row in rows:
+            try:
+                held = ledger.restore(row)
+                if await self._release(ledger, held, late=row.state == "intent"):
+                    reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
+            except Exception as error:  # noqa: BLE001 - see above
+                reaped.problems.append(_problem(run_id, error))
+                failed = True
+        if not failed and run is not None and run.phase != "over":
+            self.store.update_run(
+                run_id, phase="over", status="failed", ended=time.time(), error="Its owner died; moat undid it."
+            )
 
     @staticmethod
     async def _release(ledger: Ledger, held: Held, *, late: bool) -> bool:
@@ -172,7 +179,7 @@ class Upkeep:
             try:
                 await self.release_leftover(leftover)
                 reaped.released.append((leftover.run_id or "", f"{leftover.kind} {leftover.name}"))
-            except (MoatError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - see above
                 reaped.problems.append(_problem(leftover.run_id or "", error))
 
 

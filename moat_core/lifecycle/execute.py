@@ -85,7 +85,7 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
         except Exception as error:  # noqa: BLE001 - how it ended is data
             run.outcome = Outcome("failed", error=error)
         except anyio.get_cancelled_exc_class():
-            foreign = HookContractError("A cancellation that nobody asked moat for ended the run: a plugin's, or a loop's.")
+            foreign = HookContractError("A cancellation that moat was not asked for ended the run, a plugin's perhaps.")
             run.outcome = _cancelled(run) if run.cancel_requested else Outcome("failed", error=foreign)
 
         # From here on every wait is shielded and has a deadline: nothing may keep the undoing from being done.

@@ -47,7 +47,7 @@ moat_status=0
 # Ours comes first, since the first entry of a uid is what getpwuid answers; images have users of the same uid.
 _USER = """\
 moat_passwd={passwd}
-while IFS= read -r moat_line; do moat_passwd="$moat_passwd
+while IFS= read -r moat_line || [ -n "$moat_line" ]; do moat_passwd="$moat_passwd
 $moat_line"; done </etc/passwd
 printf '%s\\n' "$moat_passwd" >/etc/passwd
 moat_found=
@@ -57,7 +57,9 @@ while IFS=: read -r _ _ moat_gid _; do [ "$moat_gid" != {gid} ] || moat_found=1;
 
 _MISSING = """\
 if ! command -v -- "$1" >/dev/null; then
-  if [ -e "$1" ]; then echo "moat: $1: permission denied" >&2; exit 126; fi
+  case $1 in
+  */*) if [ -e "$1" ]; then echo "moat: $1: permission denied" >&2; exit 126; fi ;;
+  esac
   echo "moat: $1: command not found" >&2; exit 127
 fi
 """
@@ -110,9 +112,10 @@ def make_init(plan: Plan) -> tuple[str, ...]:
     else:
         text.append(_MISSING + f'exec {drop}"$@"')
     script = "\n".join(text)
-    if len(script) > _LIMIT_BYTES:
+    size = len(script.encode(errors="surrogateescape"))
+    if size > _LIMIT_BYTES:
         problem = Problem(
-            f"The init steps have {len(script)} bytes; {_LIMIT_BYTES} is the most.",
+            f"The init steps have {size} bytes; {_LIMIT_BYTES} is the most.",
             "Put large contents into the image or a mount.",
         )
         raise PlanError([problem])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from moat_core.errors import PlanError
+from moat_core.errors import PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.plan.builder import PlanBuilder
 from moat_core.plan.init import make_init
@@ -28,8 +28,21 @@ _MAX_PORT = 65535
 
 
 def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
-    """Return the registered runtimes by name."""
-    return {info.name: info for _, info in dispatcher.collect_items("moat_register_runtimes")}
+    """Return the registered runtimes by name.
+
+    Raises:
+        PluginError: Two plugins registered the same name.
+    """
+    found: dict[str, RuntimeInfo] = {}
+    owners: dict[str, str] = {}
+    for plugin, info in dispatcher.collect_items("moat_register_runtimes"):
+        if info.name in found:
+            raise PluginError(
+                f"Plugins '{owners[info.name]}' and '{plugin}' both register a runtime '{info.name}'.",
+                hint=f"Go without one of them: --without {plugin}.",
+            )
+        found[info.name], owners[info.name] = info, plugin
+    return found
 
 
 def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Plan:
@@ -40,7 +53,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
         UnknownName: There is no such runtime.
     """
     core = config.core
-    name = request.name or core.name or random_name()
+    name = request.name or core.name or random_name(request.run_id)
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
     plan.command = None if request.hold else request.command or core.command
     container = core.container

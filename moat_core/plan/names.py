@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 
 __all__ = ["random_name"]
 
@@ -234,6 +234,7 @@ _ANIMALS = [
 ]
 
 
-def random_name() -> str:
-    """Return ``adjective-animal``, a DNS label."""
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_ANIMALS)}"
+def random_name(run_id: str) -> str:
+    """Return ``adjective-animal``, a DNS label, as random as RUN_ID is: a plan made again has the same name."""
+    number = int.from_bytes(hashlib.sha256(run_id.encode()).digest())
+    return f"{_ADJECTIVES[number % len(_ADJECTIVES)]}-{_ANIMALS[number // len(_ADJECTIVES) % len(_ANIMALS)]}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,13 +16,14 @@ from moat_core.types import Command, ExecResult, Output
 if TYPE_CHECKING:
     from moat_core.runtime.base import Process, Sandbox
 
-__all__ = ["OUTPUT_LIMIT_BYTES", "Collector", "exec_command"]
+__all__ = ["OUTPUT_LIMIT_BYTES", "Collector", "beside", "exec_command"]
 
 OUTPUT_LIMIT_BYTES = 10 * 1024 * 1024
 """What is kept of each stream unless asked otherwise; the rest is read and dropped."""
 _WRITE_BYTES = 256 * 1024
 
 OnOutput = Callable[[Output], Awaitable[None]]
+Stdin = bytes | Callable[[], Awaitable[bytes]]
 
 
 @attrs.define
@@ -29,28 +32,25 @@ class Collector:
 
     limit_bytes: int = OUTPUT_LIMIT_BYTES
     truncated: bool = False
-    _parts: dict[str, list[bytes]] = attrs.field(factory=lambda: {"stdout": [], "stderr": []})
-    _sizes: dict[str, int] = attrs.field(factory=lambda: {"stdout": 0, "stderr": 0})
+    _kept: dict[str, bytearray] = attrs.field(factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
 
     def add(self, output: Output) -> None:
         """Keep OUTPUT, or what still fits of it."""
-        room = self.limit_bytes - self._sizes[output.stream]
-        data = output.data if len(output.data) <= room else output.data[: max(room, 0)]
-        self.truncated = self.truncated or len(data) < len(output.data)
-        if data:
-            self._parts[output.stream].append(data)
-            self._sizes[output.stream] += len(data)
+        kept = self._kept[output.stream]  # one buffer: a list of one-byte pieces would take fifty times as much
+        room = max(self.limit_bytes - len(kept), 0)
+        self.truncated = self.truncated or len(output.data) > room
+        kept += output.data[:room]
 
     def get(self, stream: str) -> bytes:
         """Return what was kept of STREAM."""
-        return b"".join(self._parts[stream])
+        return bytes(self._kept[stream])
 
 
 async def exec_command(
     sandbox: Sandbox,
     command: Command,
     *,
-    stdin: bytes | None = None,
+    stdin: Stdin | None = None,
     timeout_s: float | None = None,
     limit_bytes: int = OUTPUT_LIMIT_BYTES,
     on_output: OnOutput | None = None,
@@ -58,7 +58,7 @@ async def exec_command(
     """Run COMMAND in SANDBOX and return how it ended. Never raises for an exit code or a timeout.
 
     Args:
-        stdin: What it reads; ``None`` is nothing.
+        stdin: What it reads: all of it, or a function that returns the next piece and ``b""`` at the end.
         timeout_s: After so many seconds its whole process tree is killed.
         limit_bytes: What is kept of each stream.
         on_output: Awaited with every piece as it arrives; a slow one slows the command down.
@@ -71,15 +71,13 @@ async def exec_command(
     exit_code = -1
     with anyio.move_on_after(timeout_s) as scope:
         async with sandbox.open_process(attrs.evolve(command, stdin=stdin is not None)) as process:
-            async with anyio.create_task_group() as group:
-                if stdin is not None:
-                    group.start_soon(_feed, process, stdin)
+            feeding = beside(functools.partial(_feed, process, stdin)) if stdin is not None else nullcontext()
+            async with feeding:
                 async for output in process:
                     collector.add(output)
                     if on_output is not None:
                         await on_output(output)
                 exit_code = await process.wait()
-                group.cancel_scope.cancel()
     timed_out = scope.cancelled_caught
     if timed_out:
         exit_code = 137
@@ -96,10 +94,37 @@ async def exec_command(
     )
 
 
-async def _feed(process: Process, data: bytes) -> None:
+@asynccontextmanager
+async def beside(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do WORK while the body runs, and stop it when that ends. The first error of either is raised, in no group."""
+    errors: list[Exception] = []
+
+    async def guarded() -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(guarded)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+        group.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+
+
+async def _feed(process: Process, data: Stdin) -> None:
     try:
-        for start in range(0, len(data), _WRITE_BYTES):
-            await process.write(data[start : start + _WRITE_BYTES])
+        if isinstance(data, bytes):
+            for start in range(0, len(data), _WRITE_BYTES):
+                await process.write(data[start : start + _WRITE_BYTES])
+        else:
+            while chunk := await data():
+                await process.write(chunk)
         await process.close_stdin()
     except (BrokenPipeError, ConnectionError):
         pass  # it did not want to read all of it, which is its right

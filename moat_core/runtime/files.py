@@ -8,19 +8,20 @@ parsed.
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from moat_core.errors import PathDenied, PathIsDirectory, PathMissing, PathNotDirectory, SandboxError
-from moat_core.runtime.exec import exec_command
-from moat_core.types import Command, ExecResult
+from moat_core.runtime.exec import beside, exec_command
+from moat_core.runtime.unpack import unpack
+from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
     from moat_core.runtime.base import Sandbox
@@ -28,14 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["READ_LIMIT_BYTES", "download", "read", "upload", "write"]
 
 READ_LIMIT_BYTES = 100 * 1024 * 1024
-_MISSING, _IS_DIRECTORY, _DENIED, _NOT_DIRECTORY = 91, 92, 93, 94
+"""The most that `read` returns unless asked otherwise."""
+DOWNLOAD_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
+"""The most that `download` takes of the host's disk unless asked otherwise."""
+_MISSING, _IS_DIRECTORY, _DENIED, _NOT_DIRECTORY, _SPECIAL = 91, 92, 93, 94, 95
 _CHUNK = 256 * 1024
+_STDERR_BYTES = 16 * 1024
+
+# A pipe or a socket put where a file was would keep us waiting for ever, and /dev/zero would never end.
+_PLAIN = f'[ ! -p "$1" ] && [ ! -S "$1" ] || exit {_SPECIAL}'
 
 _READ = f"""[ -e "$1" ] || exit {_MISSING}
 [ ! -d "$1" ] || exit {_IS_DIRECTORY}
+{_PLAIN}
 [ -r "$1" ] || exit {_DENIED}
-exec cat -- "$1" """
+exec head -c "$2" -- "$1" """
 _WRITE = f"""[ ! -d "$1" ] || exit {_IS_DIRECTORY}
+{_PLAIN}
 mkdir -p -- "$2" 2>/dev/null || {{ [ -e "$2" ] && [ ! -d "$2" ] && exit {_NOT_DIRECTORY}; exit {_DENIED}; }}
 if [ -e "$1" ]; then [ -w "$1" ] || exit {_DENIED}; else [ -w "$2" ] || exit {_DENIED}; fi
 exec cat >"$1" """
@@ -53,7 +63,7 @@ async def read(sandbox: Sandbox, path: str, *, limit_bytes: int = READ_LIMIT_BYT
         PathMissing, PathIsDirectory, PathDenied: As `open` would (they are its errors, too).
         SandboxError: It has more than LIMIT_BYTES, or cannot be read for another reason.
     """
-    result = await exec_command(sandbox, _sh(_READ, path), limit_bytes=limit_bytes)
+    result = await exec_command(sandbox, _sh(_READ, path, str(limit_bytes + 1)), limit_bytes=limit_bytes)
     _check(result, path)
     if result.truncated:
         raise SandboxError(f"{path} has more than {limit_bytes} bytes.", hint="Raise limit_bytes, or download it.")
@@ -77,77 +87,59 @@ async def upload(sandbox: Sandbox, source: str | os.PathLike[str], target: str) 
         FileNotFoundError: No such file on the host.
         PathDenied: The run's user may not write there.
     """
-    local = anyio.Path(source)
-    if not await local.exists():
+    if not await anyio.Path(source).exists():
         raise FileNotFoundError(f"There is no {source} to upload.")
-    async with sandbox.open_process(_sh(_UNPACK, target, stdin=True)) as process:
-        async for chunk in _packed(Path(source)):
-            try:
-                await process.write(chunk)
-            except (BrokenPipeError, ConnectionError):
-                break
-        await process.close_stdin()
-        stderr = b"".join([output.data async for output in process if output.stream == "stderr"])
-        code = await process.wait()
-    _check(ExecResult(("tar",), code, stderr=stderr), target)
+    reader, writer = os.pipe()
+    # A thread packs into a pipe of bounded size; whoever leaves first closes its end, and the other one stops.
+    async with beside(functools.partial(_pack, Path(source), writer)):
+        with open(reader, "rb", buffering=0) as pipe:  # noqa: ASYNC230 - it is open already
+            chunks = functools.partial(anyio.wrap_file(pipe).read, _CHUNK)
+            result = await exec_command(sandbox, _sh(_UNPACK, target), stdin=chunks, limit_bytes=_STDERR_BYTES)
+        _check(result, target)
 
 
-async def download(sandbox: Sandbox, source: str, target: str | os.PathLike[str]) -> None:
+async def download(
+    sandbox: Sandbox, source: str, target: str | os.PathLike[str], *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
+) -> None:
     """Copy the file or folder SOURCE out of the run into the host's folder TARGET.
 
-    The archive comes from code that nobody trusts: only plain files, folders and links that stay inside TARGET
-    are made (`tarfile.data_filter`), and device files or set-uid bits never.
+    The archive comes from code that nobody trusts, see `moat_core.runtime.unpack`.
 
     Raises:
         PathMissing: There is nothing at SOURCE.
-        SandboxError: The archive is broken or wants to reach outside TARGET.
+        SandboxError: The archive is broken, has more than LIMIT_BYTES or wants to reach outside TARGET.
     """
     parent, name = posixpath.split(source.rstrip("/") or "/")
-    command = _sh(_PACK, source, parent or ".", name or ".")
     folder = Path(target)
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    async with anyio.TemporaryFile() as spool:
-        async with sandbox.open_process(command) as process:
-            async for output in process:
-                if output.stream == "stdout":
-                    await spool.write(output.data)
-            _check(ExecResult(("tar",), await process.wait()), source)
+    async with anyio.TemporaryFile(dir=str(folder)) as spool:
+
+        async def keep(output: Output) -> None:
+            if output.stream == "stdout":
+                if await spool.tell() + len(output.data) > limit_bytes:
+                    raise SandboxError(f"{source} has more than {limit_bytes} bytes.", hint="Raise limit_bytes.")
+                await spool.write(output.data)
+
+        command = _sh(_PACK, source, parent or ".", name or ".")
+        _check(await exec_command(sandbox, command, limit_bytes=_STDERR_BYTES, on_output=keep), source)
         await spool.seek(0)
-        await anyio.to_thread.run_sync(_extract, spool.wrapped, folder)
+        await anyio.to_thread.run_sync(unpack, spool.wrapped, folder)
 
 
-def _extract(archive: IO[bytes], folder: Path) -> None:
-    try:
-        with tarfile.open(fileobj=archive, mode="r:") as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise SandboxError(f"What the run sent cannot be unpacked: {error}.") from error
-
-
-async def _packed(source: Path) -> AsyncIterator[bytes]:
-    """Yield a tar of SOURCE, made in a thread, through a pipe of bounded size."""
-    reader, writer = os.pipe()
-
+async def _pack(source: Path, writer: int) -> None:
     def pack() -> None:
-        with open(writer, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|") as tar:
-            tar.add(source, arcname=source.name)
+        with tarfile.open(fileobj=pipe, mode="w|") as tar:
+            tar.add(source, arcname=source.resolve().name)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(_quietly, pack)
-        async with await anyio.open_file(reader, "rb") as pipe:
-            while chunk := await pipe.read(_CHUNK):
-                yield chunk
-
-
-async def _quietly(pack: object) -> None:
     try:
-        await anyio.to_thread.run_sync(pack)  # type: ignore[arg-type]
+        with open(writer, "wb") as pipe:  # noqa: ASYNC230 - it is open already
+            await anyio.to_thread.run_sync(pack)
     except BrokenPipeError:
         pass  # the reader has left
 
 
-def _sh(script: str, *arguments: str, stdin: bool = False) -> Command:
-    return Command(("/bin/sh", "-c", script, "moat-files", *arguments), stdin=stdin)
+def _sh(script: str, *arguments: str) -> Command:
+    return Command(("/bin/sh", "-c", script, "moat-files", *arguments))
 
 
 def _check(result: ExecResult, path: str) -> None:
@@ -156,6 +148,7 @@ def _check(result: ExecResult, path: str) -> None:
         _IS_DIRECTORY: (PathIsDirectory, "is a folder"),
         _DENIED: (PathDenied, "may not be accessed by the run's user"),
         _NOT_DIRECTORY: (PathNotDirectory, "has a file where a folder must be"),
+        _SPECIAL: (SandboxError, "is a pipe or a socket"),
     }
     if result.exit_code in kinds:
         kind, what = kinds[result.exit_code]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = ["SCHEMA_VERSION", "LedgerRow", "RunRow", "Store"]
 
 SCHEMA_VERSION = 1
 _BUSY_S = 10.0
+_BROKEN = re.compile("no such (table|column)|Could not decode|has no column")
 _SCHEMA = """
 CREATE TABLE runs (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, runtime TEXT NOT NULL, address TEXT NOT NULL, probe TEXT NOT NULL,
@@ -122,6 +124,7 @@ class Store:
         self._warn = on_warning or (lambda text: None)
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+        self._inherited: sqlite3.Connection | None = None
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -129,7 +132,7 @@ class Store:
         """Remember a new run."""
         names = ", ".join(RunRow.fields)
         places = ", ".join(":" + name for name in RunRow.fields)
-        self._write(f"INSERT INTO runs ({names}) VALUES ({places})", row._to_sql())  # noqa: S608
+        self._write(f"INSERT INTO runs ({names}) VALUES ({places})", row._to_sql())  # noqa: S608, SLF001
 
     def update_run(self, run_id: str, **values: Any) -> None:
         """Change some columns of a run."""
@@ -207,18 +210,40 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
-        if self._connection is not None and self._pid == os.getpid():
+        self._leave_parents()
+        if self._connection is not None:
             self._connection.close()
         self._connection = None
 
+    def _leave_parents(self) -> None:
+        """In a forked child: a connection must not cross a fork, not even to be closed (howtocorrupt.html §2.6)."""
+        if self._connection is not None and self._pid != os.getpid():
+            self._inherited = self._connection
+            self._connection = None
+
     def _read(self, cls: type[_Row], sql: str, arguments: Any = ()) -> list[Any]:
-        return [cls._from_sql(row) for row in self._execute(sql, arguments)]
+        if self._is_missing():
+            return []
+        rows: list[Any] = self._guarded(lambda connection: _all(cls, connection, sql, arguments))
+        return rows
 
     def _execute(self, sql: str, arguments: Any) -> list[sqlite3.Row]:
-        if self._connection is None and not os.path.exists(self.home.database):
-            return []  # reading makes nothing
+        if self._is_missing():
+            return []
         rows: list[sqlite3.Row] = self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
         return rows
+
+    def _is_missing(self) -> bool:
+        """Reading makes nothing, not even an empty file."""
+        if self._connection is not None:
+            return False
+        try:
+            os.stat(self.home.database)
+        except FileNotFoundError:
+            return True
+        except OSError as error:  # a file where the folder should be, or a folder that is not ours to read
+            raise _unusable(self.home.path, error) from error
+        return False
 
     def _write(self, sql: str, arguments: Any) -> sqlite3.Cursor:
         cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, arguments))
@@ -229,13 +254,19 @@ class Store:
             with self._translated():
                 return action(self._open())
         except _BrokenFileError as error:
-            self._put_aside(error)
-            with self._translated():
-                return action(self._open())
+            try:
+                self._put_aside(error)
+                with self._translated():
+                    return action(self._open())
+            except _BrokenFileError as again:
+                raise StoreError(
+                    f"The state in {self.home.path} is broken again: {again}.",
+                    hint="Check that disk, or set MOAT_HOME to another folder.",
+                ) from again
 
     def _open(self) -> sqlite3.Connection:
-        # A connection must not cross a fork (sqlite.org/howtocorrupt.html §2.6); the child opens its own.
-        if self._connection is not None and self._pid == os.getpid():
+        self._leave_parents()
+        if self._connection is not None:
             return self._connection
         self.home.make()
         connection = sqlite3.connect(self.home.database, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -243,7 +274,7 @@ class Store:
             connection.row_factory = sqlite3.Row
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
-                raise StoreError(
+                raise StoreError(  # noqa: TRY301 - the connection is to be closed for this, too
                     f"The state in {self.home.path} was written by a newer moat "
                     f"(version {version}; this one knows {SCHEMA_VERSION}).",
                     hint="Upgrade moat, or set MOAT_HOME to another folder.",
@@ -276,12 +307,15 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            # SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html); a missing table is a broken file, too.
-            if error.sqlite_errorname in {"SQLITE_CORRUPT", "SQLITE_NOTADB"} or "no such table" in str(error):
+        except ValueError as error:  # our own JSON does not parse any more
+            raise _BrokenFileError(str(error)) from error
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # an extended code's primary one
+            # A missing table or column, and text that is no text, are a broken file too (sqlite.org/rescode.html).
+            if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or _BROKEN.search(str(error)):
                 raise _BrokenFileError(str(error)) from error
             hint = "Free some disk space, make it writable, or set MOAT_HOME to another folder."
-            if error.sqlite_errorname in {"SQLITE_BUSY", "SQLITE_LOCKED"}:
+            if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 hint = f"Another process has held it for {_BUSY_S:.0f} s; look for a stuck moat."
             raise StoreError(f"The state in {self.home.path} cannot be used: {error}.", hint=hint) from error
         except OSError as error:
@@ -294,9 +328,10 @@ class Store:
         lock.acquire(wait=True)
         try:
             try:
-                # Somebody may have been quicker: what lies there now is new and whole, and must stay.
-                self._open().execute("SELECT count(*) FROM runs JOIN ledger")
-            except (sqlite3.DatabaseError, _BrokenFileError):
+                with self._translated():
+                    _check(self._open())
+                # Somebody was quicker: what lies there now is new and whole, and must stay.
+            except _BrokenFileError:
                 self.close()
                 self._begin_anew(error)
         finally:
@@ -304,7 +339,8 @@ class Store:
 
     def _begin_anew(self, error: Exception) -> None:
         aside = f"{self.home.database}.broken-{time.strftime('%Y%m%d-%H%M%S')}"
-        for suffix in ("", "-wal", "-shm"):
+        # The log goes first: a new database beside an old log would be filled from it.
+        for suffix in ("-wal", "-shm", ""):
             try:
                 os.replace(self.home.database + suffix, aside + suffix)
             except FileNotFoundError:
@@ -317,6 +353,20 @@ class Store:
         )
         self._open()
         self.set_note("rebuilt", "1")
+
+
+def _all(cls: type[_Row], connection: sqlite3.Connection, sql: str, arguments: Any) -> list[Any]:
+    return [cls._from_sql(row) for row in connection.execute(sql, arguments)]
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Read everything; raise what `Store` takes for a broken file if something cannot be read."""
+    said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        raise _BrokenFileError(str(said))
+    _all(RunRow, connection, "SELECT * FROM runs", ())
+    _all(LedgerRow, connection, "SELECT * FROM ledger", ())
+    connection.execute("SELECT * FROM notes").fetchall()
 
 
 class _BrokenFileError(Exception):

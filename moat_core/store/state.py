@@ -109,14 +109,13 @@ def match(
     Raises:
         UnknownName: None or several match; the hint names them.
     """
-    prefixed = reference if reference.startswith("run-") else "\0"
+    prefixed = [item for item in items if reference.startswith("run-") and key(item)[0].startswith(reference)]
     ways = {
-        "id": lambda item: key(item)[0] == reference,
-        "prefix": lambda item: key(item)[0].startswith(prefixed),
-        "name": lambda item: key(item)[1] == reference,
+        "id": [item for item in items if key(item)[0] == reference],
+        "prefix": prefixed,
+        "name": [item for item in items if key(item)[1] == reference],
     }
-    for way, matches in ways.items():
-        found = [item for item in items if matches(item)]
+    for way, found in ways.items():
         live = [item for item in found if is_live(item)]
         if len(live) == 1 or (found and not live and (len(found) == 1 or way == "name")):
             return (live or found)[0]

@@ -15,7 +15,7 @@ from moat_plugins.dependencies.registry import DYNAMIC, KINDS, REGISTRY, Entry
 
 __all__ = ["deps"]
 
-_NARROW = 60
+_NARROW = 72
 
 
 @click.group()

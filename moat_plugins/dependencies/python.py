@@ -22,9 +22,13 @@ __all__ = ["ENVIRONMENT", "python_lines"]
 ENVIRONMENT = "/opt/moat/python"
 """The run's environment."""
 _UV = "/opt/moat/uv"
-_UV_ENV = (
-    "UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_INSTALL_DIR=/opt/moat/pythons UV_PYTHON_PREFERENCE=system"
-    " UV_TOOL_DIR=/opt/moat/tools UV_TOOL_BIN_DIR=/usr/local/bin"
+_UV_SETTINGS = (
+    "UV_LINK_MODE=copy",
+    "UV_NO_CACHE=1",
+    "UV_PYTHON_INSTALL_DIR=/opt/moat/pythons",
+    "UV_PYTHON_PREFERENCE=system",
+    "UV_TOOL_BIN_DIR=/usr/local/bin",
+    "UV_TOOL_DIR=/opt/moat/tools",
 )
 _OPEN = f"chmod -R a+rwX {ENVIRONMENT}"
 _PROFILE = f"printf 'PATH={ENVIRONMENT}/bin:$PATH\\n' >/etc/profile.d/moat.sh"
@@ -47,32 +51,26 @@ def python_lines(
         programs: To be run by themselves.
         is_native: The base's own ``python3`` is of that version; else uv finds or fetches one.
     """
-    lines: list[str] = []
+    lines = [f"ARG {setting}" for setting in _UV_SETTINGS]
+    make = f"python3 -m venv {ENVIRONMENT}"
     if uv or packages or programs or not is_native:
-        version = uv.version if uv else REGISTRY["uv"].default
+        wanted = shlex.quote(f"uv=={uv.version if uv else REGISTRY['uv'].default}")
         # The index knows the digests of what pip fetches from it, which a release's file on its own has not.
-        lines.append(
-            f"RUN python3 -m venv {_UV} && {_UV}/bin/pip install --no-cache-dir --disable-pip-version-check"
-            f" {shlex.quote(f'uv=={version}')}"
-        )
-    if uv:
-        lines.append(f"RUN ln -s {_UV}/bin/uv {_UV}/bin/uvx /usr/local/bin/")
-    if is_native:
-        make = f"python3 -m venv {ENVIRONMENT}"
-    else:
-        make = f"{_UV_ENV} {_UV}/bin/uv venv --seed --python {shlex.quote(python.version)} {ENVIRONMENT}"
+        get_uv = "pip install --no-cache-dir --disable-pip-version-check"
+        if is_native:
+            make += f" && {ENVIRONMENT}/bin/{get_uv} --prefix {_UV} {wanted}"
+        else:
+            make = f"python3 -m venv {_UV} && {_UV}/bin/{get_uv} {wanted}"
+            make += f" && {_UV}/bin/uv venv --seed --python {shlex.quote(python.version)} {ENVIRONMENT}"
     lines.append(f"RUN {make} && {_OPEN} && {_PROFILE}")
     lines.append(f"ENV VIRTUAL_ENV={ENVIRONMENT} PATH={ENVIRONMENT}/bin:$PATH")
-    lines += [
-        f"RUN {_UV_ENV} {_UV}/bin/uv tool install --compile-bytecode --python {ENVIRONMENT}/bin/python {wanted}"
-        for wanted in map(_requirement, programs)
-    ]
+    if uv:
+        lines.append(f"RUN ln -s {_UV}/bin/uv {_UV}/bin/uvx /usr/local/bin/")
+    install = f"install --compile-bytecode --python {ENVIRONMENT}/bin/python"
+    lines += [f"RUN {_UV}/bin/uv tool {install} {_requirement(program)}" for program in programs]
     if packages:
         wanted = " ".join(_requirement(package) for package in packages)
-        lines.append(
-            f"RUN {_UV_ENV} {_UV}/bin/uv pip install --compile-bytecode --python {ENVIRONMENT}/bin/python {wanted}"
-            f" && {_OPEN}"
-        )
+        lines.append(f"RUN {_UV}/bin/uv pip {install} {wanted} && {_OPEN}")
     return lines
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from moat_core.plan import make_init
+from moat_core.types import InitStep
 from moat_plugins.docker import labels
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def make_config(
         "Hostname": plan.name,
         "User": "0:0",  # the init steps are root's; the last of them drops to the plan's user
         "WorkingDir": plan.working_dir,
-        "Entrypoint": list(make_init(plan)),
+        "Entrypoint": list(make_init(with_terminal_size(plan))),
         "Cmd": [],
         "Env": make_env(plan),
         "Labels": _make_labels(plan, labels_),
@@ -78,6 +81,15 @@ def make_env(plan: Plan) -> list[str]:
         "LOGNAME": plan.user.name,
     } | {key: item.value for key, item in plan.env.items()}
     return [f"{key}={value}" for key, value in env.items()]
+
+
+def with_terminal_size(plan: Plan) -> Plan:
+    """Return the plan with an init step that sets the terminal's size: gVisor does not take it from the engine."""
+    if not plan.tty or plan.size is None or not plan.sandboxed:
+        return plan
+    rows, columns = plan.size
+    step = InitStep("terminal size", f"stty rows {rows:d} cols {columns:d} <&1 2>/dev/null || :", -1)
+    return attrs.evolve(plan, init_steps=(step, *plan.init_steps))
 
 
 def _make_labels(plan: Plan, run_labels: Mapping[str, str]) -> dict[str, str]:

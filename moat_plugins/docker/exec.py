@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 
-from moat_core.errors import SandboxGone
+from moat_core.errors import EngineError, SandboxGone
 from moat_core.types import Output
 from moat_plugins.docker.gone import gone_if_missing
 from moat_plugins.docker.hijack import HijackedStream, hijack
@@ -33,6 +33,16 @@ _FAILED = b"OCI runtime exec failed: "
 _HOLD_S = 2.0
 _KILL_S = 20.0
 _END_POLL_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+# Ends as `ExecProcess` and the init do for a program that is not there.
+_SET_SIZE = """\
+stty rows "$1" cols "$2" 2>/dev/null
+shift 2
+if ! command -v -- "$1" >/dev/null; then
+  if [ -e "$1" ]; then echo "moat: $1: permission denied"; exit 126; fi
+  echo "moat: $1: command not found"; exit 127
+fi
+exec "$@"
+"""
 _NO_FOLDER = re.compile(r"chdir to cwd|initial working directory")
 _NO_PROGRAM = re.compile(r"executable file not found|no such file or directory|error finding executable")
 
@@ -70,7 +80,7 @@ class ExecProcess(StreamProcess):
 
     async def resize(self, rows: int, columns: int) -> None:
         """See `Process`."""
-        if self._exit_code is None:
+        with suppress(EngineError):  # it may have ended just now, which each engine says in its own words
             await self._engine.containers.resize_exec(self._exec_id, rows, columns)
 
     async def signal(self, number: int) -> None:
@@ -146,11 +156,14 @@ class ExecProcess(StreamProcess):
 
 
 @asynccontextmanager
-async def open_exec(engine: Engine, container: str, command: Command, *, user: str) -> AsyncIterator[ExecProcess]:
+async def open_exec(
+    engine: Engine, container: str, command: Command, *, user: str, sets_size: bool = True
+) -> AsyncIterator[ExecProcess]:
     """Start COMMAND in CONTAINER; leaving before its end kills all of its tree.
 
     Args:
         user: ``uid:gid``, for a command that names none.
+        sets_size: See `make_exec_config`.
 
     Raises:
         SandboxGone: The container is not running.
@@ -158,7 +171,9 @@ async def open_exec(engine: Engine, container: str, command: Command, *, user: s
     user = command.user or user
     mark = secrets.token_hex(8)
     with gone_if_missing():
-        exec_id = await engine.containers.create_exec(container, make_exec_config(command, mark, user))
+        exec_id = await engine.containers.create_exec(
+            container, make_exec_config(command, mark, user, sets_size=sets_size)
+        )
         # Shielded: what is cancelled between its start and our knowing of it could not be killed.
         with anyio.CancelScope(shield=True):
             stream = await hijack(
@@ -183,10 +198,18 @@ async def _end(process: ExecProcess) -> None:
         await process.aclose()
 
 
-def make_exec_config(command: Command, mark: str, user: str) -> dict[str, Any]:
-    """Return the body of POST /containers/{id}/exec for COMMAND."""
+def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool = True) -> dict[str, Any]:
+    """Return the body of POST /containers/{id}/exec for COMMAND.
+
+    Args:
+        sets_size: The OCI runtime gives the terminal its size before the program starts.
+    """
+    argv = list(command.argv)
+    if command.tty and command.size is not None and not sets_size:
+        rows, columns = command.size
+        argv = ["/bin/sh", "-c", _SET_SIZE, "moat-tty", f"{rows:d}", f"{columns:d}", *argv]
     config: dict[str, Any] = {
-        "Cmd": list(command.argv),
+        "Cmd": argv,
         "Env": [f"{key}={value}" for key, value in command.env.items()] + [f"{MARK}={mark}"],
         "User": user,
         "Tty": command.tty,

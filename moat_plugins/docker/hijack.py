@@ -45,6 +45,8 @@ class HijackedStream:
         self._pieces: deque[Output] = deque(self._demultiplexer.feed(first))
         self._writing = anyio.Lock()
         self._input_closed = False
+        self._ended = False
+        self._sending: anyio.CancelScope | None = None
 
     async def receive(self) -> Output | None:
         """Return the next piece of output, ``None`` at its end.
@@ -60,6 +62,7 @@ class HijackedStream:
             except anyio.ClosedResourceError:
                 return None
             if not data:
+                self._end_input()
                 if self._demultiplexer.is_inside:
                     raise EngineError("The Docker engine broke off in the middle of the output.")
                 return None
@@ -81,10 +84,20 @@ class HijackedStream:
         async with self._writing:
             if self._input_closed:
                 raise BrokenPipeError("standard input was closed")
-            try:
-                await self._socket.send(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-                raise BrokenPipeError("the process does not read its standard input any more") from error
+            with anyio.CancelScope() as self._sending:
+                try:
+                    if not self._ended:
+                        await self._socket.send(data)
+                        return
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    pass
+            raise BrokenPipeError("the process does not read its standard input any more")
+
+    def _end_input(self) -> None:
+        """The engine has ended the stream, so the process has: it leaves a writer waiting for ever."""
+        self._ended = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     async def close_input(self) -> None:
         """Half-close: the process reads end-of-file, its output goes on. Twice is fine.

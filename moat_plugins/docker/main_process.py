@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from moat_core.errors import EngineError
 from moat_core.types import Output
 from moat_plugins.docker.gone import gone_if_missing
 from moat_plugins.docker.hijack import HijackedStream, hijack
@@ -34,7 +36,7 @@ class MainProcess(StreamProcess):
 
     async def resize(self, rows: int, columns: int) -> None:
         """See `Process`."""
-        with gone_if_missing():
+        with suppress(EngineError):  # it may have ended just now
             await self._engine.containers.resize(self._container, rows, columns)
 
     async def signal(self, number: int) -> None:

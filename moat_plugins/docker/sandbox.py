@@ -13,6 +13,7 @@ import anyio
 
 from moat_core.errors import EngineError
 from moat_core.runtime.base import Sandbox
+from moat_core.types import RunState
 from moat_plugins.docker import labels
 from moat_plugins.docker.exec import open_exec
 from moat_plugins.docker.frames import Demultiplexer
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from moat_plugins.docker.client import Engine
 
 __all__ = ["DockerSandbox"]
+
+_ALIVE = {RunState.RUNNING, RunState.PAUSED}
+_LOOKS = 2
+"""Look after so many times what one call may take: a minute by default."""
+_SETS_SIZE = {"runc", "crun", "youki", "io.containerd.runc.v2"}
 
 
 class DockerSandbox(Sandbox):
@@ -71,7 +77,9 @@ class DockerSandbox(Sandbox):
 
     def open_process(self, command: Command) -> AbstractAsyncContextManager[Process]:
         """See `Sandbox`."""
-        return open_exec(self._engine, self.info.id, command, user=self._user)
+        # Only runc and its kin are known to; gVisor is known not to.
+        sets_size = self.info.oci_runtime in _SETS_SIZE
+        return open_exec(self._engine, self.info.id, command, user=self._user, sets_size=sets_size)
 
     @asynccontextmanager
     async def open_main(self) -> AsyncIterator[Process]:
@@ -92,10 +100,13 @@ class DockerSandbox(Sandbox):
             SandboxGone: The engine, or the container, has gone without telling how it ended.
         """
         async with self._waiting:
-            if self._end is None:
-                with gone_if_missing():
+            while self._end is None:
+                # An answer that was lost on the way would make us wait for ever: look for ourselves now and then.
+                with anyio.move_on_after(_LOOKS * self._engine.timeout_s), gone_if_missing():
                     await self._engine.containers.wait(self.info.id)
-                self._end = await self.refresh()
+                info = await self.refresh()
+                if info.state not in _ALIVE:
+                    self._end = info
             return self._end
 
     async def refresh(self) -> SandboxInfo:

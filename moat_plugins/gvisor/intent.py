@@ -19,7 +19,8 @@ DNS_STEP = "gvisor name servers"
 # runsc's /proc/version names this build date on every platform; since 2025 the release says gvisor, too.
 # Only built-ins, and before anything else: a container that is not isolated must not get any further.
 _CHECK = """\
-IFS= read -r moat_kernel </proc/version || moat_kernel=
+moat_kernel=
+IFS= read -r moat_kernel </proc/version || :
 case $moat_kernel in
   *'#1 SMP Sun Jan 10 15:06:54 PST 2016'* | *-gvisor* | *gVisor*) ;;
   *)

@@ -82,7 +82,7 @@ def _is_system(workspace: Path) -> bool:
 
 
 def _warn_if_home(workspace: Path, plan: PlanBuilder) -> None:
-    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111 - Path.home raises where there is none
+    home = os.path.realpath(os.path.expanduser("~"))
     if Path(home).is_relative_to(os.path.realpath(workspace)):
         plan.warn(
             f"The workspace {workspace} holds your home folder: the run can change all of it, keys included.",

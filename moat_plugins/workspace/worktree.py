@@ -109,11 +109,12 @@ def _read(path: Path) -> str | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except (OSError, ValueError):
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        try:
-            data = file.read(_MOST_BYTES)
-        except OSError:
-            return None
+        data = os.read(descriptor, _MOST_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return None if b"\0" in data else os.fsdecode(data)

@@ -45,7 +45,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def world(home, engine):
     """The machine as this test's home sees it; whatever the test leaves fails it."""
-    world = World(home)
+    world = World(home, engine)
     yield world
     left = world.wait_until_empty(8)
     for container in world.containers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import anyio
 import attrs
 from moat_core.ledger import Connections
 from moat_core.plan import PlanBuilder
@@ -71,12 +72,14 @@ class FakeRun:
 @asynccontextmanager
 async def open_run(address, folder, **fields):
     """A FakeRun with an open connection; what it acquired is released at the end."""
-    async with Connections() as connections:
-        run = FakeRun(make_plan(**fields), address, folder, connections)
-        try:
-            yield run
-        finally:
-            await run.release_all()
+    with anyio.fail_after(120):  # a test that hangs fails
+        async with Connections() as connections:
+            run = FakeRun(make_plan(**fields), address, folder, connections)
+            try:
+                yield run
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await run.release_all()
 
 
 @asynccontextmanager

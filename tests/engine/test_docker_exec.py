@@ -220,7 +220,7 @@ async def test_waiting_drops_what_nobody_reads(engine, tmp_path, oci):
             assert (total, codes) == (5_000_000, [0])
 
 
-async def test_a_fork_bomb_is_killed(engine, tmp_path):
+async def test_fork_bomb_is_killed(engine, tmp_path):
     """A command that has used up every process of the container is killed all the same."""
     from moat_core.types import Limits
 

@@ -16,8 +16,10 @@ MOAT = [sys.executable, "-m", "moat_core.cli"]
 class World:
     """What is on the machine that may be a run's: by label on the engine, by MOAT_HOME among the processes."""
 
-    def __init__(self, home):
+    def __init__(self, home, engine=None):
         self.home = Path(home)
+        # Remembered now: a test may point DOCKER_HOST elsewhere.
+        self._environ = {**os.environ, "DOCKER_HOST": engine} if engine else dict(os.environ)
 
     def containers(self, run_id=""):
         return self._labelled("ps", "-a", run_id)
@@ -32,13 +34,13 @@ class World:
         *command, run_id = words
         label = f"label=moat.run-id={run_id}" if run_id else "label=moat.run-id"
         answer = subprocess.run(
-            ["docker", *command, "-q", "--filter", label], capture_output=True, text=True, check=True
+            ["docker", *command, "-q", "--filter", label], capture_output=True, text=True, check=True, env=self._environ
         )
         ours = []
         for name in answer.stdout.split():
             kind = {"ps": "container", "network": "network", "volume": "volume"}[command[0]]
             inspect = subprocess.run(
-                ["docker", kind, "inspect", name], capture_output=True, text=True, check=False
+                ["docker", kind, "inspect", name], capture_output=True, text=True, check=False, env=self._environ
             )
             if inspect.returncode == 0 and self._is_ours(json.loads(inspect.stdout)[0]):
                 ours.append(name)

@@ -74,9 +74,7 @@ class _Outcome:
             "dry_run": self.dry_run,
             "found": [item.to_json() for item in self.found],
             "removed": [item.to_json() for item in self.removed],
-            "failed": [
-                item.to_json() | {"message": error.message, "hint": error.hint} for item, error in self.failed
-            ],
+            "failed": [item.to_json() | {"message": error.message, "hint": error.hint} for item, error in self.failed],
             "freed_bytes": self.freed_bytes,
             "problems": [problem.to_json() for problem in self.problems],
         }

@@ -25,7 +25,7 @@ __all__ = ["exec_"]
 _EXIT_OF_KILLED = 137
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input on; at a terminal, give it a terminal.")
 @click.option("-e", "--env", "env", multiple=True, metavar="K=V", help="Set a variable; K alone passes ours on.")
 @click.option("-w", "--workdir", metavar="DIR", help="Where it runs; the workspace if not given.")

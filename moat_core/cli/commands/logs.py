@@ -29,29 +29,31 @@ if TYPE_CHECKING:
 __all__ = ["logs"]
 
 _POLL_S = 0.05
-_ALL = -1
 
 
-class _Lines(click.ParamType):
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "all":
-            return _ALL
-        if isinstance(value, int):
-            return value
-        if not (value.isascii() and value.isdigit()):
-            self.fail(f"{value!r} is neither a number of lines nor 'all'.", param, ctx)
-        return int(value)
+def _parse_lines(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r} is neither a number of lines nor 'all'.")
+    return int(value)
 
 
 @click.command("logs")
 @run_argument(required=False)
-@click.option("-n", "--lines", type=_Lines(), default=100, show_default=True, help="The last N lines, or all.")
+@click.option(
+    "-n",
+    "--lines",
+    metavar="N",
+    callback=_parse_lines,
+    default="100",
+    show_default=True,
+    help="The last N lines, or all.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with when it was written, in UTC.")
 @json_option
-def logs(*, reference: str | None, lines: int, follow: bool, timestamps: bool, as_json: bool) -> None:
+def logs(*, reference: str | None, lines: int | None, follow: bool, timestamps: bool, as_json: bool) -> None:
     """Show the output of a run's own command; of the newest run if none is named.
 
     Every byte comes out as it was written, to stdout or stderr as it was. What is kept is bounded: when a run
@@ -69,9 +71,9 @@ def logs(*, reference: str | None, lines: int, follow: bool, timestamps: bool, a
     printer = _Printer(timestamps=timestamps, as_json=as_json)
     try:
         if not follow:
-            printer.print(read_log(folder, tail=None if lines == _ALL else lines))
+            printer.print(read_log(folder, tail=lines))
         else:
-            _follow(folder, lock, None if lines == _ALL else lines, printer)
+            _follow(folder, lock, lines, printer)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from moat_core.runtime.base import Connection
     from moat_core.store import LedgerRow, Store
 
-__all__ = ["RELEASE_S", "Held", "Kinds", "Ledger", "LedgerStep"]
+__all__ = ["LATE_S", "RELEASE_S", "Held", "Kinds", "Ledger", "LedgerStep"]
 
 C = TypeVar("C", bound="Connection")
 _RETRY_S = 0.25
 RELEASE_S = 30.0
 """The most that undoing one thing may take, in seconds."""
+LATE_S = 3.0
+"""How long is looked for what an engine may still be making for a client that has gone, in seconds."""
 
 Kinds = dict[str, type[Resource]]
 """Kind name -> class, as the plugins registered them."""
@@ -92,8 +94,9 @@ class Ledger:
     async def acquire(self, resource: Resource) -> Held:
         """Write RESOURCE down, make it, and write down that it is there.
 
-        If making it fails or is cancelled, it is released before the error goes on. If that fails too, the row
-        stays for the reaper, and the first error is told.
+        If making it fails or is cancelled, it is released before the error goes on, and looked for again for
+        `LATE_S` if we cannot know whether the engine makes it all the same. If that fails too, the row stays for
+        the reaper, and the first error is told.
 
         Raises:
             HookContractError: Its kind is not registered: nobody could undo it after a crash.
@@ -104,8 +107,10 @@ class Ledger:
                 hint="Return the class from moat_register_resources.",
             )
         row_id = self._store.add_intent(self.run_id, resource.kind, to_row(resource))
+        is_asked = False
         try:
             await self.step("intent", resource)
+            is_asked = True
             value = await resource.create(self)
             await self.step("created", resource)
             self._store.set_state(row_id, "live")
@@ -113,35 +118,42 @@ class Ledger:
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 try:
-                    await self.release(Held(row_id, resource, None))
+                    await self.release(Held(row_id, resource, None), late=is_asked and _is_unsure(error))
                 except Exception as problem:  # noqa: BLE001 - what went wrong first is what the user has to know
                     error.add_note(f"The {resource.kind} could not be undone either: {problem}")
             raise
         return Held(row_id, resource, value)
 
-    async def release(self, held: Held) -> bool:
+    async def release(self, held: Held, *, late: bool = False) -> bool:
         """Undo a resource and forget its row; return whether there was anything to undo.
+
+        Args:
+            late: It may not be there yet: an engine finishes what a client asked for who has died or gone.
 
         Raises:
             MoatError: It could not be undone; the row stays, so that the reaper tries again.
         """
         await self.step("releasing", held.resource)
         with anyio.fail_after(self._release_s):
-            found = await self._persist(held.resource)
+            found = await self._persist(held.resource, LATE_S if late else 0.0)
         await self.step("released", held.resource)
         self._store.forget_resource(held.row_id)
         await self.step("forgotten", held.resource)
         return found
 
-    async def _persist(self, resource: Resource) -> bool:
+    async def _persist(self, resource: Resource, late_s: float) -> bool:
         """Release; an engine that is just being restarted is asked again until our time is up."""
+        deadline = anyio.current_time() + late_s
         while True:
             try:
-                return await resource.release(self)
+                if await resource.release(self):
+                    return True
+                if anyio.current_time() >= deadline:
+                    return False
             except ConnectionError:
                 if anyio.current_effective_deadline() - anyio.current_time() < 2 * _RETRY_S:
                     raise
-                await anyio.sleep(_RETRY_S)
+            await anyio.sleep(_RETRY_S)
 
     def keep(self, held: Held) -> None:
         """Leave a resource behind on request: neither the end of the run nor the reaper undoes it."""
@@ -163,3 +175,8 @@ class Ledger:
             return Held(row.id, from_row(kind, row.data), None)
         except (TypeError, ValueError) as error:
             raise MoatError(f"The ledger's row {row.id} of kind {row.kind} cannot be read: {error}.") from error
+
+
+def _is_unsure(error: BaseException) -> bool:
+    """Whether ERROR leaves open what the engine does: we did not wait for its answer, or it did not come."""
+    return not isinstance(error, Exception) or isinstance(error, TimeoutError | ConnectionError)

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Reaped", "Upkeep", "kinds_of"]
 
 C = TypeVar("C", bound="Connection")
-LATE_S = 3.0
-"""How long the reaper looks for what an engine may still be making for a dead client."""
-_LATE_POLL_S = 0.25
 _FIND_S = 20.0
 
 
@@ -149,7 +146,7 @@ class Upkeep:
         for row in rows:
             try:
                 held = ledger.restore(row)
-                if await self._release(ledger, held, late=row.state == "intent"):
+                if await ledger.release(held, late=row.state == "intent"):
                     reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
             except Exception as error:  # noqa: BLE001 - see above
                 reaped.problems.append(_problem(run_id, error))
@@ -158,17 +155,6 @@ class Upkeep:
             self.store.update_run(
                 run_id, phase="over", status="failed", ended=time.time(), error="Its owner died; moat undid it."
             )
-
-    @staticmethod
-    async def _release(ledger: Ledger, held: Held, *, late: bool) -> bool:
-        """Release; what may still appear is looked for again until `LATE_S` has passed."""
-        found, deadline = False, anyio.current_time() + LATE_S
-        while late and not found and anyio.current_time() < deadline:
-            with anyio.fail_after(RELEASE_S):
-                found = await held.resource.release(ledger)
-            if not found:
-                await anyio.sleep(_LATE_POLL_S)
-        return await ledger.release(held) or found
 
     async def _sweep(self, reaped: Reaped) -> None:
         found, problems = await self.find_leftovers()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from moat_core.plan import PlanBuilder, RunRequest
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def moat_add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
-    """Bind the workspace and become its owner."""
+    """Bind the workspace and become its owner; first, since others want to know who the run's user is."""
     from moat_plugins.workspace.binding import add_to_plan
 
     add_to_plan(request.workspace, config.core.hooks.pre_run, plan)

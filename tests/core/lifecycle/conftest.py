@@ -79,3 +79,10 @@ async def _no_tasks_left():
     yield
     left = {task for task in asyncio.all_tasks() if not task.done()} - before - {asyncio.current_task()}
     assert not left, f"tasks left: {left}"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Look only briefly for what the engine may still be making: there are many runs in a test, and it makes nothing."""
+    monkeypatch.setattr("moat_core.ledger.ledger.LATE_S", 0.02)
+    monkeypatch.setattr("moat_core.ledger.ledger._RETRY_S", 0.02)

@@ -14,7 +14,7 @@ import pytest
 
 from moat_core import hookimpl
 
-pytestmark = pytest.mark.usefixtures("layers")
+pytestmark = pytest.mark.usefixtures("layers", "impatient")
 
 
 class Around:

@@ -32,6 +32,8 @@ class CliContext:
     def set_options(self, *, without: tuple[str, ...] = (), verbose: bool = False) -> None:
         """Remember them; called once, before any verb."""
         self.without, self.verbose = without, verbose
+        if without:
+            self.moat.dispatcher  # noqa: B018 - loads them now, so that a misspelt name is told whatever the verb
 
     def keep_going(self) -> None:
         """Go without broken plugins, with a warning for each: for verbs that must always work."""

@@ -118,24 +118,25 @@ class Ledger:
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 try:
-                    await self.release(Held(row_id, resource, None), late=is_asked and _is_unsure(error))
+                    await self.release(Held(row_id, resource, None), late_s=_late_s(error) if is_asked else 0.0)
                 except Exception as problem:  # noqa: BLE001 - what went wrong first is what the user has to know
                     error.add_note(f"The {resource.kind} could not be undone either: {problem}")
             raise
         return Held(row_id, resource, value)
 
-    async def release(self, held: Held, *, late: bool = False) -> bool:
+    async def release(self, held: Held, *, late_s: float = 0.0) -> bool:
         """Undo a resource and forget its row; return whether there was anything to undo.
 
         Args:
-            late: It may not be there yet: an engine finishes what a client asked for who has died or gone.
+            late_s: How long to look for it again if it is not there (yet): an engine finishes what a client asked
+                for who has died or gone.
 
         Raises:
             MoatError: It could not be undone; the row stays, so that the reaper tries again.
         """
         await self.step("releasing", held.resource)
         with anyio.fail_after(self._release_s):
-            found = await self._persist(held.resource, LATE_S if late else 0.0)
+            found = await self._persist(held.resource, late_s)
         await self.step("released", held.resource)
         self._store.forget_resource(held.row_id)
         await self.step("forgotten", held.resource)
@@ -177,6 +178,7 @@ class Ledger:
             raise MoatError(f"The ledger's row {row.id} of kind {row.kind} cannot be read: {error}.") from error
 
 
-def _is_unsure(error: BaseException) -> bool:
-    """Whether ERROR leaves open what the engine does: we did not wait for its answer, or it did not come."""
-    return not isinstance(error, Exception) or isinstance(error, TimeoutError | ConnectionError)
+def _late_s(error: BaseException) -> float:
+    """How long the engine may still be at work after ERROR: we did not wait for its answer, or it did not come."""
+    is_unsure = not isinstance(error, Exception) or isinstance(error, TimeoutError | ConnectionError)
+    return LATE_S if is_unsure else 0.0

@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from moat_core.errors import MoatError
-from moat_core.ledger.ledger import RELEASE_S, Held, Kinds, Ledger
+from moat_core.ledger.ledger import LATE_S, RELEASE_S, Held, Kinds, Ledger
 from moat_core.store.paths import Lock, is_locked
 from moat_core.types import Leftover, Problem
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moat_core.hooks.dispatch import Dispatcher
     from moat_core.ledger.connections import Connections
     from moat_core.runtime.base import Connection
-    from moat_core.store import Store
+    from moat_core.store import LedgerRow, Store
 
 __all__ = ["Reaped", "Upkeep", "kinds_of"]
 
@@ -146,7 +146,7 @@ class Upkeep:
         for row in rows:
             try:
                 held = ledger.restore(row)
-                if await ledger.release(held, late=row.state == "intent"):
+                if await ledger.release(held, late_s=_late_s(row)):
                     reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
             except Exception as error:  # noqa: BLE001 - see above
                 reaped.problems.append(_problem(run_id, error))
@@ -167,6 +167,12 @@ class Upkeep:
                 reaped.released.append((leftover.run_id or "", f"{leftover.kind} {leftover.name}"))
             except Exception as error:  # noqa: BLE001 - see above
                 reaped.problems.append(_problem(leftover.run_id or "", error))
+
+
+def _late_s(row: LedgerRow) -> float:
+    """How long the engine may still be making what its dead owner asked for: `LATE_S` from when that was written."""
+    since = time.time() - row.created
+    return max(LATE_S - max(since, 0.0), 0.0) if row.state == "intent" else 0.0
 
 
 def _problem(run_id: str, error: Exception) -> Problem:

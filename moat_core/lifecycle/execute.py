@@ -48,7 +48,8 @@ async def execute(run: Run, opened: Opened, body: Body) -> RunResult:
             try:
                 await anyio.sleep_forever()
             finally:
-                run.cancel()
+                if not results:
+                    run.cancel()
 
         async def drive() -> None:
             with anyio.CancelScope(shield=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from moat_core.plan.plan import Plan
     from moat_core.plan.request import RunRequest
     from moat_core.runtime.base import RuntimeInfo
+    from moat_core.types import Mount
 
 __all__ = ["make_plan", "runtimes"]
 
@@ -125,13 +127,20 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
         for key, value in config.core.env.items():
             plan.set_env(key, value, by="config")
         for mount in config.core.mounts:
-            plan.add_mount(mount.source, mount.target, read_only=mount.read_only)
+            _add_mount(plan, mount, "mounts")
         for endpoint, number in config.core.ports.items():
             plan.add_port(endpoint, number)
     with plan.contributing("request"):
         for key, value in request.env.items():
             plan.set_env(key, value, by="flag")
         for mount in request.mounts:
-            plan.add_mount(mount.source, mount.target, read_only=mount.read_only)
+            _add_mount(plan, mount, "--mount")
         for endpoint, number in request.ports.items():
             plan.add_port(endpoint, number)
+
+
+def _add_mount(plan: PlanBuilder, mount: Mount, where: str) -> None:
+    """Add what the user wants mounted. An engine would say less clearly that it is not there, or make it."""
+    if not os.path.exists(mount.source):
+        plan.problem(f"There is no {mount.source} to mount at {mount.target}.", where=where)
+    plan.add_mount(mount.source, mount.target, read_only=mount.read_only)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamProcess"]
 
+_AHEAD_BYTES = 1024 * 1024
+
 
 class StreamProcess(Process):
     """What needs only the stream. Subclasses know how to signal it and how it ended."""
@@ -26,6 +29,8 @@ class StreamProcess(Process):
         self._turn = anyio.Lock()
         self._at_end = False
         self._readers = 0
+        self._ahead: deque[Output] = deque()
+        self._ahead_bytes = 0
         self._changed = anyio.Event()
 
     async def __aiter__(self) -> AsyncIterator[Output]:
@@ -52,24 +57,39 @@ class StreamProcess(Process):
 
     async def _next(self) -> Output | None:
         """Return the next piece, ``None`` at the end and for ever after."""
-        async with self._turn:
-            if self._at_end:
-                return None
-            piece = await self._receive()
-            self._at_end = piece is None
-            return piece
+        if not self._ahead:
+            async with self._turn:
+                if not self._ahead:  # `_drain` may have read one while we waited for our turn
+                    return await self._read()
+        self._changed.set()
+        piece = self._ahead.popleft()
+        self._ahead_bytes -= len(piece.data)
+        return piece
+
+    async def _read(self) -> Output | None:
+        if self._at_end:
+            return None
+        piece = await self._receive()
+        self._at_end = piece is None
+        return piece
 
     async def _receive(self) -> Output | None:
         return await self._stream.receive()
 
     async def _drain(self) -> None:
-        """Wait for the end of the output, dropping it unless somebody is iterating over it."""
+        """Wait for the end of the output. Nobody iterates: drop it. Somebody does: read ahead a little, for them."""
         while not self._at_end:
-            if self._readers:
+            if not self._readers:
+                await self._next()
+            elif self._ahead_bytes < _AHEAD_BYTES:
+                async with self._turn:
+                    piece = await self._read()
+                if piece is not None:
+                    self._ahead.append(piece)
+                    self._ahead_bytes += len(piece.data)
+            else:
                 self._changed = anyio.Event()
                 await self._changed.wait()
-            else:
-                await self._next()
 
     @abstractmethod
     async def wait(self) -> int:

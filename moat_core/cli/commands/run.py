@@ -17,7 +17,7 @@ from moat_core.cli.progress import ProgressPrinter
 from moat_core.cli.render import print_json, print_problem, say, warn
 from moat_core.cli.terminal import Screen, feed, follow_size, raw_mode, terminal_size
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
-from moat_core.errors import UsageError
+from moat_core.errors import UsageError, WorkspaceError
 from moat_core.types import Output
 
 if TYPE_CHECKING:
@@ -93,7 +93,12 @@ def run(context: CliContext, /, **options: Any) -> int:
 def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any]) -> RunRequest:
     path = Path(options["path"])
     tty = options["interactive"] and os.isatty(0) and os.isatty(1)
-    config = moat.config(path) if path.is_dir() else None
+    try:
+        config = moat.config(path) if path.is_dir() else None
+    except PermissionError as error:
+        raise WorkspaceError(
+            f"The workspace {path} cannot be read: {error.strerror}.", hint="Run moat as somebody who may."
+        ) from error
     configured = config.core.command if config else None
     interactive = options["interactive"] or bool(config and config.core.interactive and command is None)
     if command is None and configured is None and interactive:

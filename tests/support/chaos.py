@@ -1,0 +1,157 @@
+"""Owners that are killed at every step of the ledger, and what must be true afterwards. The engine does not matter.
+
+An owner is a command line: a program that uses the library, ``moat run`` or ``moat run -d``. Its steps are counted by
+letting it live once; then it is run again and killed after the first step, after the second, and so on.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from moat_core.store import Home, Store
+from moat_core.store.paths import is_locked
+
+__all__ = ["DETACHED", "FOREGROUND", "LIBRARY", "Owner", "Place", "processes_of"]
+
+MOAT = (sys.executable, "-c", "import sys; from moat_core.cli.main import main; sys.exit(main())")
+_PROGRAM = """
+import asyncio, sys
+from moat_core import Moat
+
+async def main():
+    async with Moat() as moat:
+        async with moat.run(sys.argv[1]) as run:
+            await run.exec(["true"])
+
+asyncio.run(main())
+"""
+
+
+@attrs.frozen
+class Owner:
+    """A kind of owner.
+
+    Args:
+        argv: How it is started, in the workspace.
+        stop: A command that ends it in order, if it does not end by itself.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    stop: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+LIBRARY = Owner("library", (sys.executable, "-c", _PROGRAM, "."))
+FOREGROUND = Owner("moat run", (*MOAT, "run", "--", "true"))
+DETACHED = Owner("moat run -d", (*MOAT, "run", "-d", "--name", "chaos"), stop=(*MOAT, "stop", "chaos"))
+
+
+@attrs.define
+class Place:
+    """A home and a workspace of its own, in which owners live and die.
+
+    Args:
+        folder: Where it all lies.
+        environ: What makes the engine, added to our environment.
+        remains: What is on the engine of runs of that home.
+    """
+
+    folder: Path
+    environ: dict[str, str]
+    remains: Callable[[Store], list[str]]
+    home: Home = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.home = Home(self.folder / "home")
+        (self.folder / "workspace").mkdir(parents=True)
+
+    @property
+    def full_environ(self) -> dict[str, str]:
+        support = str(Path(__file__).parent)
+        plugins = ",".join(filter(None, [self.environ.get("MOAT_PLUGINS"), "killer"]))
+        return {
+            **os.environ,
+            **self.environ,
+            "MOAT_HOME": self.home.path,
+            "MOAT_PLUGINS": plugins,
+            "PYTHONPATH": support,
+            "CHAOS_LOG": str(self.folder / "steps"),
+        }
+
+    def steps(self) -> list[str]:
+        """Return the steps that were told so far."""
+        log = self.folder / "steps"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def live(self, owner: Owner) -> list[str]:
+        """Let OWNER live to its end; return its steps."""
+        for argv in filter(None, [owner.argv, owner.stop]):
+            self.command(argv, check=True)
+        return self.steps()
+
+    def die(self, owner: Owner, at: int, *, watchdog_too: bool = False) -> None:
+        """Kill OWNER after its step AT; return when it is dead."""
+        environ = {"CHAOS_KILL_AT": str(at)} | ({"CHAOS_KILL_WATCHDOG": "1"} if watchdog_too else {})
+        done = self.command(owner.argv, environ)
+        if owner.stop is not None and len(self.steps()) < at:
+            assert done.returncode == 0, done.stderr
+            self.command(owner.stop, environ)
+        assert len(self.steps()) >= at, done.stderr
+
+    def command(self, argv: tuple[str, ...], environ: dict[str, str] | None = None, *, check: bool = False):
+        """Run a command in the workspace."""
+        done = subprocess.run(
+            argv,
+            cwd=self.folder / "workspace",
+            env={**self.full_environ, **(environ or {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def left(self) -> list[str]:
+        """Return all that is there of any run: on the engine, rows, locks, processes."""
+        store = Store(self.home)
+        try:
+            rows = [f"row {row.kind}" for row in store.resources()]
+            unfinished = [f"{run_id} is not over" for run_id in store.unfinished()]
+            locked = [f"{row.id} is locked" for row in store.runs() if is_locked(self.home.run_lock(row.id))]
+            remains = self.remains(store)
+        finally:
+            store.close()
+        return [*remains, *rows, *unfinished, *locked, *processes_of(self.home)]
+
+    def wait_until_empty(self, seconds: float) -> list[str]:
+        """Wait until nothing is left; return what still is when SECONDS are over."""
+        deadline = time.monotonic() + seconds
+        while (left := self.left()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
+
+
+def processes_of(home: Home) -> list[str]:
+    """Return the processes that belong to a home: owners, watchdogs, reapers."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"MOAT_HOME={home.path}\0".encode() in environ.read_bytes() + b"\0":
+                state = environ.with_name("stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z" and int(environ.parent.name) != os.getpid():
+                    command = environ.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found.append(f"process {environ.parent.name}: {command[:200]}")
+        except OSError:
+            continue
+    return found

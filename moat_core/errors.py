@@ -141,7 +141,7 @@ class PlanError(_Problems):
     code = "plan"
 
 
-class UnknownName(UsageError):  # noqa: N818 - it names what happened, like KeyError's friends
+class UnknownName(UsageError):
     """No such run, plugin, dependency or key."""
 
     code = "unknown-name"
@@ -165,7 +165,7 @@ class HookContractError(PluginError):
     code = "hook-contract"
 
 
-class HookFailed(PluginError):  # noqa: N818
+class HookFailed(PluginError):
     """A hook implementation raised; ``__cause__`` is what it raised."""
 
     code = "hook-failed"
@@ -177,7 +177,7 @@ class HostError(MoatError):
     code = "host"
 
 
-class RuntimeUnavailable(HostError, ConnectionError):  # noqa: N818
+class RuntimeUnavailable(HostError, ConnectionError):
     """No engine answers; the hint tells where it was looked for."""
 
     code = "runtime-unavailable"
@@ -197,13 +197,13 @@ class EngineError(HostError):
         self.status = status
 
 
-class EngineTimeout(EngineError, TimeoutError):  # noqa: N818
+class EngineTimeout(EngineError, TimeoutError):
     """The engine did not answer in time."""
 
     code = "engine-timeout"
 
 
-class SandboxUnavailable(HostError):  # noqa: N818
+class SandboxUnavailable(HostError):
     """The isolation that was asked for cannot be had here."""
 
     code = "sandbox-unavailable"
@@ -234,19 +234,19 @@ class SandboxError(MoatError):
     code = "sandbox"
 
 
-class SandboxGone(SandboxError):  # noqa: N818
+class SandboxGone(SandboxError):
     """The container is no longer there: killed, out of memory, or its engine has gone."""
 
     code = "sandbox-gone"
 
 
-class SandboxNotReady(SandboxError):  # noqa: N818
+class SandboxNotReady(SandboxError):
     """The init steps failed or did not finish in time."""
 
     code = "sandbox-not-ready"
 
 
-class CommandFailed(SandboxError):  # noqa: N818
+class CommandFailed(SandboxError):
     """A checked command ended with another code than 0."""
 
     code = "command-failed"
@@ -262,25 +262,25 @@ class CommandTimeout(CommandFailed, TimeoutError):
     code = "command-timeout"
 
 
-class PathMissing(SandboxError, FileNotFoundError):  # noqa: N818
+class PathMissing(SandboxError, FileNotFoundError):
     """No such file in the container."""
 
     code = "path-missing"
 
 
-class PathIsDirectory(SandboxError, IsADirectoryError):  # noqa: N818
+class PathIsDirectory(SandboxError, IsADirectoryError):
     """A file was expected and a folder is there."""
 
     code = "path-is-directory"
 
 
-class PathNotDirectory(SandboxError, NotADirectoryError):  # noqa: N818
+class PathNotDirectory(SandboxError, NotADirectoryError):
     """A part of the path is not a folder."""
 
     code = "path-not-directory"
 
 
-class PathDenied(SandboxError, PermissionError):  # noqa: N818
+class PathDenied(SandboxError, PermissionError):
     """The run's user may not read or write there."""
 
     code = "path-denied"
@@ -292,19 +292,19 @@ class RunError(MoatError):
     code = "run"
 
 
-class RunOver(RunError):  # noqa: N818
+class RunOver(RunError):
     """The run has ended."""
 
     code = "run-over"
 
 
-class ServiceNotReady(RunError, TimeoutError):  # noqa: N818
+class ServiceNotReady(RunError, TimeoutError):
     """A background service did not say in time that it was ready."""
 
     code = "service-not-ready"
 
 
-class ServiceCrashed(RunError):  # noqa: N818
+class ServiceCrashed(RunError):
     """A background service ended while the run was alive."""
 
     code = "service-crashed"

@@ -73,7 +73,7 @@ class ExecEnded(Event):
 
 @attrs.frozen
 class Warned(Event):
-    """Something the user should know: isolation is off, an option has no effect here …"""
+    """Something the user should know: isolation is off, an option has no effect here."""
 
     problem: Problem
 

@@ -256,9 +256,7 @@ class Moat:
         if self._kinds is None:
             self._kinds = kinds_of(self.dispatcher)
         release_s = min(RELEASE_S, self.grace_s)
-        ledger = Ledger(
-            plan.run_id, self.store, self._kinds, self._entered(), self._on_step(), release_s=release_s
-        )
+        ledger = Ledger(plan.run_id, self.store, self._kinds, self._entered(), self._on_step(), release_s=release_s)
         run = Run(
             plan=plan,
             home=Path(self.home.run_folder(plan.run_id)),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from moat_core.errors import HostError, MoatError
+from moat_core.logs import make_logger
 
 if TYPE_CHECKING:
     from moat_core.api.moat import Moat
@@ -133,7 +134,7 @@ def main() -> int:
         return anyio.run(_main, task)
     except MoatError as error:
         _tell({"error": {**error.to_json(), "exit_code": error.exit_code}})
-        _log(f"{error.message} {error.hint}")
+        make_logger().error(error.message, hint=error.hint)
         return error.exit_code
 
 
@@ -159,7 +160,7 @@ async def _requested(moat: Moat, data: dict[str, Any]) -> int:
 
     lived = await live(handle, on_ready=ready)
     for problem in lived.run.problems if lived.run else ():
-        _log(str(problem))
+        make_logger().error(problem.message, where=problem.where, hint=problem.hint)
     return lived.exit_code
 
 
@@ -189,7 +190,7 @@ async def _adopted(moat: Moat, run_id: str, lock_fd: int) -> int:
     ended = await attached.sandbox.wait()
     problems = await moat.upkeep().destroy(run_id)
     for problem in problems:
-        _log(str(problem))
+        make_logger().error(problem.message, where=problem.where, hint=problem.hint)
     moat.store.update_run(
         run_id,
         phase="finish" if problems else "over",
@@ -234,8 +235,7 @@ def _hang_up() -> None:
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    make_logger().warning(text)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ class CliContext:
         """Remember them; called once, before any verb."""
         self.without, self.verbose = without, verbose
         if without:
-            self.moat.dispatcher  # noqa: B018 - loads them now, so that a misspelt name is told whatever the verb
+            from moat_core.hooks.manager import load_plugins
+
+            # A misspelt name is told whatever the verb; a broken plugin only by verbs that cannot go without it.
+            load_plugins(without=without, keep_going=True)
 
     def keep_going(self) -> None:
         """Go without broken plugins, with a warning for each: for verbs that must always work."""

@@ -8,6 +8,7 @@ dead owner, a rebuilt store, an engine that does not answer) is left to the full
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,12 +75,33 @@ def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
     """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
     sandboxes: dict[str, dict[str, Any]] = {}
     for probe, address in sorted({(row.probe, row.address) for row in rows}):
-        module, _, function = probe.partition(":")
-        if not function:
-            return None  # its runtime has no probe
+        if not probe:
+            return None  # its runtime has none
         try:
-            found = getattr(__import__(module, fromlist=[function]), function)(address, _PROBE_S)
-        except (OSError, ImportError, AttributeError):
+            found = _call(probe, address)
+        except (OSError, ImportError, AttributeError, ValueError):
             return None
         sandboxes |= {each["run_id"]: each for each in found if each["role"] == "main"}
     return sandboxes
+
+
+def _call(probe: str, address: str) -> list[dict[str, Any]]:
+    """Call a probe without running its package's ``__init__``: the hooks in there import attrs and pluggy, 25 ms."""
+    from importlib import import_module
+    from importlib.util import find_spec, module_from_spec
+
+    module, _, function = probe.partition(":")
+    package = module.rpartition(".")[0]
+    is_bare = bool(package) and package not in sys.modules
+    if is_bare:
+        spec = find_spec(package)
+        if spec is None:
+            raise ImportError(package)
+        sys.modules[package] = module_from_spec(spec)
+    try:
+        found: list[dict[str, Any]] = getattr(import_module(module), function)(address, _PROBE_S)
+    finally:
+        if is_bare:  # whoever goes the long way from here shall find the whole one
+            for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+                del sys.modules[name]
+    return found

@@ -6,7 +6,6 @@ It undoes what dead owners left under ``MOAT_HOME``, whoever they were, says so 
 from __future__ import annotations
 
 import sys
-import time
 
 import anyio
 
@@ -15,6 +14,7 @@ from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import load_plugins
 from moat_core.ledger.connections import Connections
 from moat_core.ledger.upkeep import Reaped, Upkeep
+from moat_core.logs import make_logger
 from moat_core.store import Home, Store, default_home
 
 __all__ = ["main", "reap"]
@@ -34,8 +34,7 @@ async def reap(home: Home) -> Reaped:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
+    make_logger().info(text)
 
 
 def _bound_log() -> None:
@@ -50,12 +49,12 @@ def main() -> int:
     try:
         reaped = anyio.run(reap, Home(default_home()))
     except MoatError as error:
-        _say(f"{error.message} {error.hint}")
+        make_logger().error(error.message, hint=error.hint)
         return error.exit_code
     for run_id, what in reaped.released:
-        _say(f"{run_id}: removed {what}")
+        make_logger(run_id=run_id).info("removed", what=what)
     for problem in reaped.problems:
-        _say(str(problem))
+        make_logger().error(problem.message, where=problem.where, hint=problem.hint)
     return 1 if reaped.problems else 0
 
 

@@ -42,7 +42,8 @@ class RuntimeInfo:
         probe: ``"package.module:function"``, stdlib only and synchronous, for quick listings:
             ``function(address: str, timeout_s: float) -> list[dict]``, each dict with ``run_id``, ``role``,
             ``state`` (a `RunState` value), ``exit_code`` (int or ``None``), ``oci_runtime``, ``name`` (the
-            agent's), ``id``. It raises OSError when the engine does not answer.
+            agent's), ``id``. It raises OSError when the engine does not answer. Its package's ``__init__`` is not
+            run: it may import its sibling modules, but nothing that is made there.
     """
 
     name: str

@@ -141,7 +141,7 @@ def _last_lines(text: bytes) -> str:
 
 async def _let_it_end(run: Run, sandbox: DockerSandbox) -> None:
     """Ask a command that still runs to end, before its removal kills it; a kept container is to be stopped anyway."""
-    if run.main_ended is not None or not (run.plan.keep or run.plan.command is not None):
+    if run.detached or run.main_ended is not None or not (run.plan.keep or run.plan.command is not None):
         return
     try:
         await sandbox.stop(run.grace_s * _STOP_SHARE)

@@ -324,6 +324,44 @@ def test_the_quick_way_imports_nothing_heavy(machine):
     assert "fox" in done.stdout
 
 
+ENGINE = """
+import json, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("ready", flush=True)
+connection, _ = server.accept()
+connection.recv(65536)
+labels = {"moat.run-id": sys.argv[2], "moat.role": "main", "moat.name": "fox", "moat.oci-runtime": "runsc"}
+body = json.dumps([{"Id": "c0", "State": "running", "Status": "Up", "Labels": labels}])
+connection.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{body}".encode())
+connection.close()
+"""
+
+
+def test_the_docker_probe_imports_nothing_heavy(machine, tmp_path):
+    """The engine's plugin is asked without running its package, which imports pluggy and attrs."""
+    path = str(tmp_path / "socket")
+    run_id = machine.add_run(
+        "fox", address=f"unix://{path}", probe="moat_plugins.docker.probe:states", runtime="docker"
+    )
+    script = (
+        "import sys\n"
+        "from moat_core.cli.main import main\n"
+        "status = main(['list'])\n"
+        "print(sorted(sys.modules), file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    with subprocess.Popen([sys.executable, "-c", ENGINE, path, run_id], stdout=subprocess.PIPE) as engine:
+        assert engine.stdout.readline() == b"ready\n"
+        done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True)
+    modules = set(ast.literal_eval(done.stderr))
+    assert modules & (HEAVY - {"typing"}) == set()
+    assert not any(name.startswith("moat_plugins.docker") for name in modules)
+    assert "running" in done.stdout
+    assert "runsc" in done.stdout
+
+
 RUNS = [("run-aa000001", "fox", True), ("run-aa000002", "fox", False), ("run-ab000003", "owl", False),
         ("run-ab000004", "owl", False), ("run-ac000005", "cat", True), ("run-ad000006", "cat", True)]  # fmt: skip
 

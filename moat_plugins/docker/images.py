@@ -9,10 +9,11 @@ import os
 import re
 import tarfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from moat_core.errors import HostError
+from moat_core.errors import EngineError, EngineTimeout, HostError
 from moat_plugins.docker import labels
 from moat_plugins.docker.context import read_config
 from moat_plugins.docker.errors import image_error
@@ -76,7 +77,7 @@ async def pull_image(engine: Engine, reference: str, tell: Tell) -> None:
         ImageError: The registry, or the way to it, refused; also when that is said in the middle of the stream.
     """
     layers: dict[str, tuple[int, int]] = {}
-    try:
+    with _as_image_error(f"The image {reference} cannot be pulled"):
         async for message in engine.images.pull(reference, find_auth(reference)):
             if "error" in message:
                 text = _text_of(message)
@@ -86,11 +87,6 @@ async def pull_image(engine: Engine, reference: str, tell: Tell) -> None:
                 layers[str(message.get("id"))] = (int(detail.get("current", 0)), int(detail["total"]))
             done, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (None, None)
             tell(str(message.get("status", "")), done, total)
-    except HostError as error:
-        if error.code != "engine":
-            raise
-        text = str(error.details.get("engine_message", error.message))
-        raise image_error(f"The image {reference} cannot be pulled: {text}", text, image=reference) from error
     if await engine.images.find(reference) is None:
         raise image_error(f"The engine broke the pull of {reference} off.", "", image=reference)
 
@@ -109,19 +105,32 @@ async def build_image(engine: Engine, spec: ImageSpec, tell: Tell, *, no_cache: 
         build_args=spec.build_args,
         no_cache=no_cache,
     )
-    async for message in made:
-        if "error" in message:
-            raise _build_error(spec, step, list(lines), _text_of(message))
-        text = str(message.get("stream") or message.get("status") or "").strip("\n")
-        if match := _STEP.match(text):
-            step = match.group(3).strip()
-            lines.clear()
-            tell(step[:_LINE_CHARS], int(match.group(1)), int(match.group(2)))
-        elif text:
-            lines += [line[:_LINE_CHARS] for line in text.splitlines()[-_LAST_LINES:]]
-            tell(lines[-1], None, None)
+    with _as_image_error(f"The image {spec.reference} cannot be built"):
+        async for message in made:
+            if "error" in message:
+                raise _build_error(spec, step, list(lines), _text_of(message))
+            text = str(message.get("stream") or message.get("status") or "").strip("\n")
+            if match := _STEP.match(text):
+                step = match.group(3).strip()
+                lines.clear()
+                tell(step[:_LINE_CHARS], int(match.group(1)), int(match.group(2)))
+            elif text:
+                lines += [line[:_LINE_CHARS] for line in text.splitlines()[-_LAST_LINES:]]
+                tell(lines[-1], None, None)
     if await engine.images.find(spec.reference) is None:
         raise _build_error(spec, step, list(lines), "The engine broke the build off.")
+
+
+@contextmanager
+def _as_image_error(what: str) -> Iterator[None]:
+    """Turn a refusal of the engine's into an `ImageError`; that it has gone, or does not answer, stays what it is."""
+    try:
+        yield
+    except EngineError as error:
+        if isinstance(error, EngineTimeout):
+            raise
+        text = str(error.details.get("engine_message", error.message))
+        raise image_error(f"{what}: {text}", text) from error
 
 
 def _build_error(spec: ImageSpec, step: str, lines: list[str], text: str) -> HostError:

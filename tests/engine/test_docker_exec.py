@@ -41,8 +41,14 @@ async def test_engines_words_from_a_program_are_its_output(engine, tmp_path, oci
     """A program that prints what the engine says of missing programs is not taken for one."""
     text = b'OCI runtime exec failed: exec: "x": executable file not found in $PATH: unknown'
     async with open_live(engine, tmp_path, oci_runtime=oci) as (_, sandbox):
-        assert await run_command(sandbox, "sh", "-c", 'printf %s "$1"; exit 126', "sh", text.decode()) == (126, text, b"")
-        ends_later = await run_command(sandbox, "sh", "-c", 'printf %s "$1"; cat; printf more', "sh", text.decode(), stdin=b"")
+        assert await run_command(sandbox, "sh", "-c", 'printf %s "$1"; exit 126', "sh", text.decode()) == (
+            126,
+            text,
+            b"",
+        )
+        ends_later = await run_command(
+            sandbox, "sh", "-c", 'printf %s "$1"; cat; printf more', "sh", text.decode(), stdin=b""
+        )
         assert ends_later == (0, text + b"more", b"")
 
 
@@ -133,7 +139,9 @@ async def test_leaving_kills_the_whole_tree(engine, tmp_path, oci):
 
 
 async def sleepers(sandbox):
-    _, out, _ = await run_command(sandbox, "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'", user="root")
+    _, out, _ = await run_command(
+        sandbox, "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'", user="root"
+    )
     return {int(line) for line in out.decode().split("\n") if line.startswith("111") and len(line) == 4}
 
 

@@ -49,12 +49,18 @@ async def test_absent_image_is_built_once_by_several(engine, tmp_path, tag):
         told = [run.told for run in runs if run.told]
         assert len(told) == 1
         steps = [(text, numbers["done"], numbers["total"]) for _, text, numbers in told[0] if numbers.get("done")]
-        assert steps == [("FROM debian:bookworm-slim", 1, 4), ("COPY file /file", 2, 4), ("RUN cat /file && id -u", 3, 4)] + steps[3:]
+        assert (
+            steps
+            == [("FROM debian:bookworm-slim", 1, 4), ("COPY file /file", 2, 4), ("RUN cat /file && id -u", 3, 4)]
+            + steps[3:]
+        )
         assert told[0][-1] == (f"build {tag}", "done", {"finished": True})
         engine_ = await get_engine(runs[0])
         found = await engine_.images.find(tag)
         assert found["Config"]["Labels"]["moat.image"] == "true"
-        assert tag in [name for item in await engine_.images.list_labelled("moat.image=true") for name in item["RepoTags"]]
+        assert tag in [
+            name for item in await engine_.images.list_labelled("moat.image=true") for name in item["RepoTags"]
+        ]
 
 
 async def test_rebuild_builds_anew(engine, tmp_path, tag):
@@ -90,7 +96,7 @@ async def test_wrong_dockerfile_is_an_image_error(engine, tmp_path, tag):
     async with open_run(engine, tmp_path, image=spec(tag, "FROM debian:bookworm-slim\nNONSENSE x\n")) as run:
         with pytest.raises(ImageError, match=tag) as caught:
             await resolve_image(run)
-        assert "NONSENSE" in caught.value.hint
+        assert "NONSENSE" in str(caught.value)
 
 
 async def test_build_arguments_reach_the_build(engine, tmp_path, tag):
@@ -100,7 +106,9 @@ async def test_build_arguments_reach_the_build(engine, tmp_path, tag):
         assert await resolve_image(run) == tag
 
 
-@pytest.mark.parametrize("name", ["registry.invalid/no/such:tag", "no-such-image-of-ours", "registry.invalid/x@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "name", ["registry.invalid/no/such:tag", "no-such-image-of-ours", "registry.invalid/x@sha256:" + "0" * 64]
+)
 async def test_failing_pull_is_explained(engine, tmp_path, name):
     """A registry that cannot be reached is an `ImageError` that says what to do."""
     async with open_run(engine, tmp_path, image=ImageSpec(name)) as run:

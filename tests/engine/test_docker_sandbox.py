@@ -373,9 +373,7 @@ def test_stored_row_holds_no_secret():
     from moat_core.ledger.resource import from_row, to_row
     from moat_plugins.docker.container import make_config
 
-    config = make_config(
-        make_plan(env={"TOKEN": "hunter2"}), image="x", labels_={}, hosts={}, network="none"
-    )
+    config = make_config(make_plan(env={"TOKEN": "hunter2"}), image="x", labels_={}, hosts={}, network="none")
     resource = DockerContainer("unix:///x", "moat-run-1", config)
     assert "hunter2" in str(attrs.asdict(resource))
     assert "hunter2" not in repr(resource)

@@ -79,7 +79,7 @@ async def test_a_process_can_be_talked_to(world, home, workspace):
             assert (await anext(output)).data == b"got:one\n"
             await process.write(b"two\n")
             assert (await anext(output)).data == b"got:two\n"
-        listed = await run.exec(["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[w]hile read' || true"])
+        listed = await run.exec(["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[g]ot:' || true"])
         assert int(listed.stdout) == 0
 
 

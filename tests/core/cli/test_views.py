@@ -190,6 +190,13 @@ def test_a_broken_plugin_hinders_no_listing(machine, moat, monkeypatch):
         assert (result.status, result.err.count("Going without a broken plugin")) == (0, 1), arguments
 
 
+@pytest.mark.parametrize("verb", ["version", "plugins", "list", "doctor"])
+def test_a_misspelt_without_is_told_by_every_verb(machine, moat, verb):
+    """Exit 2 with the nearest name."""
+    result = moat("--without", "dokcer", verb)
+    assert (result.status, result.out, "Did you mean docker?" in result.err) == (2, "", True)
+
+
 def test_hooks_lists_all_in_the_order_of_a_life(machine, moat):
     """With kind and implementers."""
     found = moat("hooks", "--json").json

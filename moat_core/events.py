@@ -85,7 +85,7 @@ class Progress(Event):
     Args:
         task: What is worked on, stable: ``pull debian:bookworm-slim``.
         text: The newest line about it.
-        done: Units done, with ``total``: bytes or steps; ``None`` when unknown.
+        done: What is done, in ``unit``, with ``total``; ``None`` when unknown.
         total: See ``done``.
         finished: The task is over.
     """
@@ -94,6 +94,7 @@ class Progress(Event):
     text: str = ""
     done: int | None = None
     total: int | None = None
+    unit: Literal["bytes", "steps"] = "bytes"
     finished: bool = False
 
 

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 
 from moat_core.errors import HostError, MoatError
 from moat_core.logs import make_logger
@@ -206,8 +207,7 @@ def _on_event(event: Event) -> None:
     from moat_core.events import Progress, Warned
 
     if isinstance(event, Progress):
-        _tell({"progress": {"task": event.task, "text": event.text, "done": event.done, "total": event.total,
-                            "finished": event.finished}})  # fmt: skip
+        _tell({"progress": attrs.asdict(event)})
     elif isinstance(event, Warned):
         _tell({"warning": event.problem.to_json()})
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
 
 from moat_core.cli.render import format_size, print_problem, printable, style
 from moat_core.events import Event, Progress, Warned
@@ -31,19 +35,19 @@ class ProgressPrinter:
             self.clear()
             print_problem(event.problem)
         elif isinstance(event, Progress) and not self._quiet:
-            self.progress(event.task, event.text, event.done, event.total, finished=event.finished)
+            self.progress(attrs.asdict(event))
 
-    def progress(self, task: str, text: str, done: int | None, total: int | None, *, finished: bool) -> None:
-        """Show how far TASK is."""
+    def progress(self, event: Mapping[str, Any]) -> None:
+        """Show the fields of a `Progress`."""
+        task, finished = event["task"], event["finished"]
         now, new = time.monotonic(), task != self._task
         every = _EVERY_S if self._tty else _PLAIN_EVERY_S
         if not new and not finished and now - self._last < every:
             return
         self._task, self._last = ("" if finished else task), now
-        amount = f" {format_size(done)} of {format_size(total)}" if done is not None and total else ""
-        line = printable(f"{task}{amount} {text}".replace("\n", " ").rstrip())
+        line = printable(f"{task}{_amount(event)} {event['text']}".replace("\n", " ").rstrip())
         if not self._tty:
-            print(line + (" done" if finished else ""), file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
             return
         if finished:
             self.clear()
@@ -57,3 +61,10 @@ class ProgressPrinter:
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = False
+
+
+def _amount(event: Mapping[str, Any]) -> str:
+    done, total = event["done"], event["total"]
+    if done is None or not total:
+        return ""
+    return f" {done}/{total}" if event["unit"] == "steps" else f" {format_size(done)} of {format_size(total)}"

@@ -24,6 +24,7 @@ from moat_core.errors import (
     SandboxUnavailable,
 )
 from moat_plugins.docker.endpoint import unavailable
+from moat_plugins.docker.text import printable
 
 if TYPE_CHECKING:
     from moat_plugins.docker.endpoint import Endpoint
@@ -113,7 +114,7 @@ def engine_error(doing: str, status: int, text: str) -> HostError:
         status: HTTP status, 0 if the refusal came inside a stream.
         text: The engine's message.
     """
-    text = " ".join(text.split()) or f"status {status}"
+    text = printable(" ".join(text.split())) or f"status {status}"
     if _NO_RUNTIME.search(text):
         name = text.rsplit(":", 1)[-1].strip()
         return SandboxUnavailable(

@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moat_core.errors import EngineError, EngineTimeout, HostError
@@ -19,6 +19,7 @@ from moat_plugins.docker.context import read_config
 from moat_plugins.docker.errors import image_error
 from moat_plugins.docker.filelock import hold_lock
 from moat_plugins.docker.runtime import connect_run
+from moat_plugins.docker.text import printable
 
 if TYPE_CHECKING:
     from moat_core.lifecycle import Run
@@ -78,15 +79,16 @@ async def pull_image(engine: Engine, reference: str, tell: Tell) -> None:
     """
     layers: dict[str, tuple[int, int]] = {}
     with _as_image_error(f"The image {reference} cannot be pulled"):
-        async for message in engine.images.pull(reference, find_auth(reference)):
-            if "error" in message:
-                text = _text_of(message)
-                raise image_error(f"The image {reference} cannot be pulled: {text}", text, image=reference)
-            detail = message.get("progressDetail") or {}
-            if detail.get("total"):
-                layers[str(message.get("id"))] = (int(detail.get("current", 0)), int(detail["total"]))
-            done, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (None, None)
-            tell(str(message.get("status", "")), done, total)
+        async with aclosing(engine.images.pull(reference, find_auth(reference))) as messages:
+            async for message in messages:
+                if "error" in message:
+                    text = _text_of(message)
+                    raise image_error(f"The image {reference} cannot be pulled: {text}", text, image=reference)
+                detail = message.get("progressDetail") or {}
+                if detail.get("total"):
+                    layers[str(message.get("id"))] = (int(detail.get("current", 0)), int(detail["total"]))
+                done, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (None, None)
+                tell(printable(str(message.get("status", ""))), done, total)
     if await engine.images.find(reference) is None:
         raise image_error(f"The engine broke the pull of {reference} off.", "", image=reference)
 
@@ -106,17 +108,18 @@ async def build_image(engine: Engine, spec: ImageSpec, tell: Tell, *, no_cache: 
         no_cache=no_cache,
     )
     with _as_image_error(f"The image {spec.reference} cannot be built"):
-        async for message in made:
-            if "error" in message:
-                raise _build_error(spec, step, list(lines), _text_of(message))
-            text = str(message.get("stream") or message.get("status") or "").strip("\n")
-            if match := _STEP.match(text):
-                step = match.group(3).strip()
-                lines.clear()
-                tell(step[:_LINE_CHARS], int(match.group(1)), int(match.group(2)))
-            elif text:
-                lines += [line[:_LINE_CHARS] for line in text.splitlines()[-_LAST_LINES:]]
-                tell(lines[-1], None, None)
+        async with aclosing(made) as messages:
+            async for message in messages:
+                if "error" in message:
+                    raise _build_error(spec, step, list(lines), _text_of(message))
+                text = printable(str(message.get("stream") or message.get("status") or "")).strip()
+                if match := _STEP.match(text):
+                    step = match.group(3).strip()
+                    lines.clear()
+                    tell(step[:_LINE_CHARS], int(match.group(1)), int(match.group(2)))
+                elif text:
+                    lines += [line[:_LINE_CHARS] for line in text.split("\n")[-_LAST_LINES:]]
+                    tell(lines[-1], None, None)
     if await engine.images.find(spec.reference) is None:
         raise _build_error(spec, step, list(lines), "The engine broke the build off.")
 
@@ -174,4 +177,4 @@ def find_auth(reference: str) -> str:
 def _text_of(message: dict[str, Any]) -> str:
     detail = message.get("errorDetail")
     text = detail.get("message") if isinstance(detail, dict) else None
-    return " ".join(str(text or message.get("error") or "unknown error").split())
+    return printable(" ".join(str(text or message.get("error") or "unknown error").split()))

@@ -6,7 +6,6 @@ for; then its release removes it.
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from moat_plugins.docker.network import RunNetwork, ensure_shared
 from moat_plugins.docker.resources import DockerContainer
 from moat_plugins.docker.runtime import connect_run
 from moat_plugins.docker.sandbox import DockerSandbox
+from moat_plugins.docker.text import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,15 +128,13 @@ async def _wait_until_ready(main: MainProcess, sandbox: DockerSandbox) -> None:
                 stdout = stdout[-len(ready) :]
         ended = await sandbox.wait()
         raise SandboxNotReady(
-            f"The container ended before it was ready, with exit code {ended.exit_code}.", hint=_last_lines(tail)
+            f"The container ended before it was ready, with exit code {ended.exit_code}.",
+            hint=last_lines(tail, _TAIL_LINES),
         )
     raise SandboxNotReady(
-        f"The init steps did not finish within {READY_S:.0f} s.", hint=_last_lines(tail) or "They printed nothing."
+        f"The init steps did not finish within {READY_S:.0f} s.",
+        hint=last_lines(tail, _TAIL_LINES) or "They printed nothing.",
     )
-
-
-def _last_lines(text: bytes) -> str:
-    return "\n".join(deque(text.decode("utf-8", "replace").strip().splitlines(), _TAIL_LINES))
 
 
 async def _let_it_end(run: Run, sandbox: DockerSandbox) -> None:

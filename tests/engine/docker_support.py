@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import attrs
+
 from moat_core.ledger import Connections
 from moat_core.plan import PlanBuilder
 from moat_core.types import Command, EnvValue, new_run_id
@@ -47,7 +48,9 @@ class FakeRun:
     def id(self):
         return self.plan.run_id
 
-    run_id = id
+    @property
+    def run_id(self):
+        return self.plan.run_id
 
     async def connection(self, kind, address):
         return await self._connections.get(kind, address)

@@ -49,11 +49,8 @@ async def test_absent_image_is_built_once_by_several(engine, tmp_path, tag):
         told = [run.told for run in runs if run.told]
         assert len(told) == 1
         steps = [(text, numbers["done"], numbers["total"]) for _, text, numbers in told[0] if numbers.get("done")]
-        assert (
-            steps
-            == [("FROM debian:bookworm-slim", 1, 4), ("COPY file /file", 2, 4), ("RUN cat /file && id -u", 3, 4)]
-            + steps[3:]
-        )
+        assert steps[:2] == [("FROM debian:bookworm-slim", 1, 4), ("COPY file /file", 2, 4)]
+        assert steps[2] == ("RUN cat /file && id -u", 3, 4)
         assert told[0][-1] == (f"build {tag}", "done", {"finished": True})
         engine_ = await get_engine(runs[0])
         found = await engine_.images.find(tag)

@@ -196,7 +196,7 @@ async def _detached(context: CliContext, moat: Moat, request: RunRequest, plan: 
 
     def told(message: dict[str, Any]) -> None:
         if "progress" in message:
-            printer.progress(**message["progress"])
+            printer.progress(message["progress"])
         elif "warning" in message:
             printer.clear()
             say(f"warning: {message['warning']['message']}")

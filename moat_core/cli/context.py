@@ -33,10 +33,14 @@ class CliContext:
         """Remember them; called once, before any verb."""
         self.without, self.verbose = without, verbose
         if without:
+            from moat_core.hooks.dispatch import unknown
             from moat_core.hooks.manager import load_plugins
 
             # A misspelt name is told whatever the verb; a broken plugin only by verbs that cannot go without it.
-            load_plugins(without=without, keep_going=True)
+            known = load_plugins(without=without, keep_going=True).plugins
+            for name in without:
+                if name not in known:
+                    raise unknown("plugin", name, list(known))
 
     def keep_going(self) -> None:
         """Go without broken plugins, with a warning for each: for verbs that must always work."""

@@ -178,8 +178,7 @@ def load_plugins(
         UnknownName: A plugin to leave out is not installed.
     """
     environ = os.environ if environ is None else environ
-    asked = tuple(without)
-    blocked = {*asked, *_names(environ.get("MOAT_DISABLE", ""))}
+    blocked = {*without, *_names(environ.get("MOAT_DISABLE", ""))}
     manager = PluginManager()
     found = sorted(metadata.entry_points(group=GROUP), key=_load_order)
     for entry_point in found:
@@ -195,9 +194,8 @@ def load_plugins(
     for module in _names(environ.get("MOAT_PLUGINS", "")):
         info = PluginInfo(module.rpartition(".")[2], "loaded", "", "MOAT_PLUGINS", module)
         _load(manager, info, blocked, keep_going=keep_going)
-    # A name that is only in the environment must not keep the reaper from its work.
-    unknown = sorted((set(asked) if keep_going else blocked) - set(manager.plugins))
-    if unknown:
+    unknown = sorted(blocked - set(manager.plugins))
+    if unknown and not keep_going:
         near = difflib.get_close_matches(unknown[0], manager.plugins, 3)
         raise UnknownName(
             f"No plugin '{unknown[0]}' is installed, so it cannot be disabled.",

@@ -7,6 +7,7 @@ bounded size: an agent must not fill the disk through its log. Stdlib only.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import deque
@@ -90,8 +91,10 @@ class LogWriter:
             self._file = None
             os.replace(self._path, self._path + ".1")
             return self._append(text)
-        self._file.write(text)
-        self._size += len(text)
+        written = self._file.write(text)
+        self._size += written
+        if written < len(text):  # no room for all of it; the torn record is skipped when it is read
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return None
 
 

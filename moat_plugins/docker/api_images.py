@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -50,7 +50,7 @@ class Images:
         path = f"/images/{quote(reference, safe='/:@')}"
         await self._engine.call("remove the image", "DELETE", path, timeout_s=120)
 
-    async def pull(self, reference: str, auth: str = "") -> AsyncIterator[dict[str, Any]]:
+    async def pull(self, reference: str, auth: str = "") -> AsyncGenerator[dict[str, Any], None]:
         """POST /images/create: yield what the engine says of its progress, errors included.
 
         Args:
@@ -73,7 +73,7 @@ class Images:
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
         no_cache: bool = False,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """POST /build with the classic builder: yield what it says, errors included.
 
         Args:
@@ -96,7 +96,7 @@ class Images:
 
     async def _messages(
         self, doing: str, path: str, params: Mapping[str, str], *, idle_s: float, **more: Any
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         from moat_plugins.docker.client import read_lines  # it imports us
 
         async with self._engine.stream(doing, "POST", path, params=params, idle_s=idle_s, **more) as pieces:

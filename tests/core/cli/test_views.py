@@ -194,7 +194,7 @@ def test_a_broken_plugin_hinders_no_listing(machine, moat, monkeypatch):
 def test_a_misspelt_without_is_told_by_every_verb(machine, moat, verb):
     """Exit 2 with the nearest name."""
     result = moat("--without", "dokcer", verb)
-    assert (result.status, result.out, "Did you mean docker?" in result.err) == (2, "", True)
+    assert (result.status, result.out, "Known: docker." in result.err) == (2, "", True)
 
 
 def test_hooks_lists_all_in_the_order_of_a_life(machine, moat):

@@ -78,7 +78,7 @@ class FakeEngine:
     # -- what there is -----------------------------------------------------------------------------------------
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Return every container by name: its ``run_id``, ``state``, ``exit_code``, ``labels``, ``command`` and so on."""
+        """Return every container by name: its ``run_id``, ``state``, ``exit_code``, ``command`` and so on."""
         return self._objects("containers")
 
     def networks(self) -> dict[str, dict[str, Any]]:

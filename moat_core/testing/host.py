@@ -6,6 +6,7 @@ an engine, and as the simplest example of the contract. Never for anything that 
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import signal
@@ -19,10 +20,14 @@ import anyio.abc
 
 from moat_core.errors import SandboxGone, UsageError
 from moat_core.runtime.base import Process, Sandbox, SandboxInfo
+from moat_core.runtime.exec import beside
 from moat_core.types import Command, Output, RunState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from moat_core.types import Stream
 
@@ -73,19 +78,23 @@ class HostSandbox(Sandbox):
             script = 'echo "$1" >&2; exit "$2"'
             argv = ("sh", "-c", script, "sh", f"{command.argv[0]}: {error.strerror}", str(code))
             inner = await anyio.open_process(argv, stdin=subprocess.PIPE)
-        process = HostProcess(inner, mark)
+        send, receive = anyio.create_memory_object_stream[Output](0)  # no room: who does not read stops the writer
+        process = HostProcess(inner, mark, receive)
         try:
-            yield process
+            async with receive, beside(functools.partial(process.pump, send)):
+                yield process
         finally:
             with anyio.CancelScope(shield=True):
                 await process.signal(signal.SIGKILL)
                 await inner.aclose()
 
-    @asynccontextmanager
-    async def open_main(self) -> AsyncIterator[Process]:
-        """See `Sandbox`. It has no main process."""
+    def open_main(self) -> AbstractAsyncContextManager[Process]:
+        """See `Sandbox`.
+
+        Raises:
+            UsageError: It has no main process.
+        """
         raise UsageError("A HostSandbox has no main process.")
-        yield
 
     async def wait(self) -> SandboxInfo:
         """See `Sandbox`."""
@@ -103,37 +112,38 @@ class HostSandbox(Sandbox):
         self.vanish()
 
     async def logs(self, *, tail: int | None, follow: bool) -> AsyncIterator[Output]:  # noqa: ARG002
-        """See `Sandbox`."""
-        for output in ():
+        """See `Sandbox`. There are none."""
+        nothing: tuple[Output, ...] = ()
+        for output in nothing:
             yield output
 
 
 class HostProcess(Process):
     """A process of this machine and its descendants, found by a mark in their environment."""
 
-    def __init__(self, inner: anyio.abc.Process, mark: str) -> None:
+    def __init__(self, inner: anyio.abc.Process, mark: str, outputs: MemoryObjectReceiveStream[Output]) -> None:
         self._inner = inner
         self._mark = f"{_MARK}={mark}".encode()
+        self._outputs = outputs
 
-    async def __aiter__(self) -> AsyncIterator[Output]:
-        send, receive = anyio.create_memory_object_stream[Output](0)
-
-        async def pump(stream: Stream, source: anyio.abc.ByteReceiveStream) -> None:
-            async with clone_of[stream]:
-                async for data in source:
-                    await clone_of[stream].send(Output(stream, data))
-
-        clone_of: dict[Stream, anyio.streams.memory.MemoryObjectSendStream[Output]] = {
-            "stdout": send,
-            "stderr": send.clone(),
-        }
+    async def pump(self, send: MemoryObjectSendStream[Output]) -> None:
+        """Read both streams to their ends, piece by piece, as somebody takes them."""
         assert self._inner.stdout is not None
         assert self._inner.stderr is not None
-        async with anyio.create_task_group() as group, receive:
-            group.start_soon(pump, "stdout", self._inner.stdout)
-            group.start_soon(pump, "stderr", self._inner.stderr)
-            async for output in receive:
-                yield output
+        async with send, anyio.create_task_group() as group:
+            group.start_soon(self._pump, "stdout", self._inner.stdout, send)
+            group.start_soon(self._pump, "stderr", self._inner.stderr, send)
+
+    @staticmethod
+    async def _pump(
+        stream: Stream, source: anyio.abc.ByteReceiveStream, send: MemoryObjectSendStream[Output]
+    ) -> None:
+        async for data in source:
+            await send.send(Output(stream, data))
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        async for output in self._outputs:
+            yield output
 
     async def write(self, data: bytes) -> None:
         """See `Process`."""
@@ -153,30 +163,28 @@ class HostProcess(Process):
 
     async def signal(self, number: int) -> None:
         """See `Process`."""
-        for pid in self._tree():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        told: set[int] = set()
+        while new := self._tree() - told:  # until nobody was forked while we looked
+            for pid in new:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+            told |= new
 
     async def wait(self) -> int:
         """See `Process`."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._drain)
-            code = await self._inner.wait()
-            group.cancel_scope.cancel()
-        return code if code >= 0 else 128 - code
-
-    async def _drain(self) -> None:
         async for _ in self:
             pass
+        code = await self._inner.wait()
+        return code if code >= 0 else 128 - code
 
-    def _tree(self) -> list[int]:
-        found = []
+    def _tree(self) -> set[int]:
+        found = set()
         for environ in Path("/proc").glob("[0-9]*/environ"):
             try:
                 if self._mark in environ.read_bytes().split(b"\0"):
-                    found.append(int(environ.parent.name))
+                    found.add(int(environ.parent.name))
             except OSError:
                 continue
         return found

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.config import BadValue, check_image
-from moat_plugins.dependencies.dockerfile import Hooks, choose_base, make_dockerfile
-from moat_plugins.dependencies.parse import resolve
 
 if TYPE_CHECKING:
     from moat_core.config import Config
@@ -26,6 +24,18 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
         except BadValue as error:
             plan.problem(f"{request.base_image!r} is no image: {error.reason}.", error.hint, where="base_image")
             return
+    hooks = config.core.hooks
+    if not (config.core.dependencies or request.dependencies or hooks.post_build or hooks.post_build_root):
+        if base:
+            plan.image = attrs.evolve(plan.image, base=base)
+        return
+    _add_build(request, config, plan, base)
+
+
+def _add_build(request: RunRequest, config: Config, plan: PlanBuilder, base: str | None) -> None:
+    from moat_plugins.dependencies.dockerfile import Hooks, choose_base, make_dockerfile
+    from moat_plugins.dependencies.parse import resolve  # most runs want nothing of it
+
     dependencies, problems = resolve(config.core.dependencies, request.dependencies)
     for problem in problems:
         plan.problem(problem.message, problem.hint, where=problem.where)

@@ -68,7 +68,7 @@ class Containers:
     async def remove(self, name: str) -> None:
         """DELETE /containers/{id}: kill it if it runs, remove it and its anonymous volumes."""
         params = {"force": "1", "v": "1"}
-        await self._engine.call("remove the container", "DELETE", f"/containers/{quote(name)}", params=params)
+        await self._engine.call("remove the container", "DELETE", f"/containers/{quote(name, safe='')}", params=params)
 
     async def resize(self, name: str, rows: int, columns: int) -> None:
         """POST /containers/{id}/resize."""
@@ -101,13 +101,13 @@ class Containers:
 
     async def inspect_exec(self, exec_id: str) -> dict[str, Any]:
         """GET /exec/{id}/json."""
-        found = await self._engine.call("look at the command", "GET", f"/exec/{quote(exec_id)}/json")
+        found = await self._engine.call("look at the command", "GET", f"/exec/{quote(exec_id, safe='')}/json")
         return cast("dict[str, Any]", found)
 
     async def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
         """POST /exec/{id}/resize."""
         params = {"h": str(rows), "w": str(columns)}
-        path = f"/exec/{quote(exec_id)}/resize"
+        path = f"/exec/{quote(exec_id, safe='')}/resize"
         await self._engine.call("resize the terminal", "POST", path, params=params)
 
 
@@ -117,4 +117,4 @@ def make_filters(**filters: tuple[str, ...] | list[str]) -> str:
 
 
 def _path(name: str, verb: str) -> str:
-    return f"/containers/{quote(name)}/{verb}"
+    return f"/containers/{quote(name, safe='')}/{verb}"

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from moat_core.errors import EngineError, HostError
+from moat_core.errors import EngineError, HostError, ImageError
 from moat_plugins.docker.api_containers import make_filters
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Images:
 
     async def inspect(self, reference: str) -> dict[str, Any]:
         """GET /images/{name}/json."""
-        path = f"/images/{quote(reference, safe='/:@')}/json"
-        return cast("dict[str, Any]", await self._engine.call("look at the image", "GET", path))
+        path = _path(reference)
+        return cast("dict[str, Any]", await self._engine.call("look at the image", "GET", f"{path}/json"))
 
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         """GET /images/json: those with all LABELS."""
@@ -47,8 +47,7 @@ class Images:
 
     async def remove(self, reference: str) -> None:
         """DELETE /images/{name}; untagged parents go with it."""
-        path = f"/images/{quote(reference, safe='/:@')}"
-        await self._engine.call("remove the image", "DELETE", path, timeout_s=120)
+        await self._engine.call("remove the image", "DELETE", _path(reference), timeout_s=120)
 
     async def pull(self, reference: str, auth: str = "") -> AsyncGenerator[dict[str, Any], None]:
         """POST /images/create: yield what the engine says of its progress, errors included.
@@ -107,3 +106,9 @@ class Images:
                     raise EngineError(f"The Docker engine sent no JSON, asked to {doing}.") from error
                 if isinstance(message, dict):
                     yield message
+
+
+def _path(reference: str) -> str:
+    if {"", ".", ".."} & set(reference.split("/")):  # it would name another thing than an image
+        raise ImageError(f"'{reference}' is no image reference.", hint="An image is written as `name:tag`.")
+    return f"/images/{quote(reference, safe='/:@')}"

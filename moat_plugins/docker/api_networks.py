@@ -28,21 +28,21 @@ class Networks:
 
     async def inspect(self, name: str) -> dict[str, Any]:
         """GET /networks/{id}."""
-        found = await self._engine.call("look at the network", "GET", f"/networks/{quote(name)}")
+        found = await self._engine.call("look at the network", "GET", f"/networks/{quote(name, safe='')}")
         return cast("dict[str, Any]", found)
 
     async def remove(self, name: str) -> None:
         """DELETE /networks/{id}."""
-        await self._engine.call("remove the network", "DELETE", f"/networks/{quote(name)}")
+        await self._engine.call("remove the network", "DELETE", f"/networks/{quote(name, safe='')}")
 
     async def connect(self, name: str, container: str) -> None:
         """POST /networks/{id}/connect."""
-        path = f"/networks/{quote(name)}/connect"
+        path = f"/networks/{quote(name, safe='')}/connect"
         await self._engine.call("connect to the network", "POST", path, body={"Container": container})
 
     async def disconnect(self, name: str, container: str) -> None:
         """POST /networks/{id}/disconnect, by force."""
-        path = f"/networks/{quote(name)}/disconnect"
+        path = f"/networks/{quote(name, safe='')}/disconnect"
         body = {"Container": container, "Force": True}
         await self._engine.call("disconnect from the network", "POST", path, body=body)
 
@@ -66,11 +66,13 @@ class Volumes:
 
     async def remove(self, name: str) -> None:
         """DELETE /volumes/{name}."""
-        await self._engine.call("remove the volume", "DELETE", f"/volumes/{quote(name)}", params={"force": "1"})
+        await self._engine.call(
+            "remove the volume", "DELETE", f"/volumes/{quote(name, safe='')}", params={"force": "1"}
+        )
 
     async def inspect(self, name: str) -> dict[str, Any]:
         """GET /volumes/{name}."""
-        found = await self._engine.call("look at the volume", "GET", f"/volumes/{quote(name)}")
+        found = await self._engine.call("look at the volume", "GET", f"/volumes/{quote(name, safe='')}")
         return cast("dict[str, Any]", found)
 
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:

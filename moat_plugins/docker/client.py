@@ -8,6 +8,7 @@ Source of the paths: Docker Engine API v1.45.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -125,9 +126,7 @@ class Engine:
                 method, self.url(path), params=params, json=body, data=data, headers=headers
             ) as response:
                 await self._check(doing, response)
-                if not await response.read():
-                    return None
-                return await response.json(content_type=None)
+                return _parse(doing, await response.read())
 
     @asynccontextmanager
     async def stream(
@@ -174,10 +173,17 @@ class Engine:
             raise engine_error(doing, response.status, await _message(response))
 
 
+def _parse(doing: str, answer: bytes) -> Any:
+    try:
+        return json.loads(answer) if answer.strip() else None
+    except ValueError as error:
+        raise EngineError(f"The Docker engine answered no JSON, asked to {doing}.") from error
+
+
 async def _message(response: ClientResponse) -> str:
     text = (await response.read()).decode("utf-8", "replace")
     try:
-        answer = await response.json(content_type=None)
+        answer = json.loads(text)
     except ValueError:
         return text
     return str(answer.get("message", text)) if isinstance(answer, dict) else text

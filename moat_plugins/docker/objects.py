@@ -170,9 +170,9 @@ async def _insist(remove: Callable[[], Awaitable[bool]]) -> bool:
         except RuntimeUnavailable:
             if anyio.current_time() > deadline:
                 raise
-        except EngineError:
+        except EngineError as error:
             found = True
-            if attempt == _ATTEMPTS - 1:
+            if error.status not in _BUSY or attempt == _ATTEMPTS - 1:
                 raise
         await anyio.sleep(_PAUSE_S * 2 ** min(attempt, 4))
     return found

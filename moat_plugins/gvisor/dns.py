@@ -39,9 +39,7 @@ done </etc/resolv.conf
 """
 
 
-def choose_servers(
-    path: str = _RESOLV_CONF, systemd_path: str = _SYSTEMD_RESOLV_CONF
-) -> tuple[tuple[str, ...], bool]:
+def choose_servers(path: str = _RESOLV_CONF, systemd_path: str = _SYSTEMD_RESOLV_CONF) -> tuple[tuple[str, ...], bool]:
     """Return the host's name servers that a container can reach, and whether they are only a guess.
 
     Args:

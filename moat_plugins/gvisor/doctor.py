@@ -60,14 +60,10 @@ async def _ask(upkeep: Upkeep, info: RuntimeInfo) -> OciRuntimes | None:
 
 async def _check(known: OciRuntimes) -> list[Check]:
     if known.is_desktop or known.engine_os != "linux":
-        return [
-            Check(_NAME, "ok", "This engine is in a virtual machine of its own; gVisor is not used with it.")
-        ]
+        return [Check(_NAME, "ok", "This engine is in a virtual machine of its own; gVisor is not used with it.")]
     names = [name for name in known.names if name.startswith("runsc")]
     if not names:
-        return [
-            Check(_NAME, "error", "gVisor is not registered with this engine, so no run can start.", INSTALL)
-        ]
+        return [Check(_NAME, "error", "gVisor is not registered with this engine, so no run can start.", INSTALL)]
     checks = [Check(_NAME, "ok", f"gVisor is registered as {', '.join(names)}.")]
     for name in names:
         checks += check_options(name, known.commands.get(name, ()))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import textwrap
 
 __all__ = ["find_bodies", "is_ca", "to_der", "to_pem"]
 
@@ -26,8 +25,8 @@ def find_bodies(data: bytes) -> list[bytes]:
 
 def to_pem(body: bytes) -> bytes:
     """Return BODY as a PEM block that ends in a newline."""
-    lines = textwrap.wrap(body.decode("ascii"), 64)
-    return b"\n".join([_BEGIN, *(line.encode() for line in lines), _END, b""])
+    lines = [body[start : start + 64] for start in range(0, len(body), 64)]
+    return b"\n".join([_BEGIN, *lines, _END, b""])
 
 
 def to_der(body: bytes) -> bytes:

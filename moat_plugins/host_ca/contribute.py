@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -70,6 +68,9 @@ def _add_proxies(plan: PlanBuilder, environ: Mapping[str, str]) -> None:
 
 def _is_here(proxy: str) -> bool:
     """Whether PROXY, a URL or ``host:port``, is on the loopback interface."""
+    import ipaddress  # both are only needed where there is a proxy
+    from urllib.parse import urlsplit
+
     try:
         host = urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname or ""
     except ValueError:

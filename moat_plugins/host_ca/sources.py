@@ -153,10 +153,10 @@ def _read(path: str) -> bytes | OSError:
     except OSError as error:
         return error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             return OSError(errno.EINVAL, "it is no file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(_MOST_BYTES)
+        return os.read(descriptor, min(found.st_size, _MOST_BYTES))  # there are many: no buffers
     except OSError as error:
         return error
     finally:

@@ -63,9 +63,7 @@ def _look_at(workspace: Path, plan: PlanBuilder) -> os.stat_result | None:
     if not stat.S_ISDIR(found.st_mode):
         plan.problem(f"The workspace {workspace} is not a folder.", "Name the folder that it is in.")
     elif not os.access(workspace, os.R_OK | os.X_OK):
-        plan.problem(
-            f"You may not read the workspace {workspace}.", f"Make it readable: chmod u+rx {workspace}"
-        )
+        plan.problem(f"You may not read the workspace {workspace}.", f"Make it readable: chmod u+rx {workspace}")
     elif _is_system(workspace):
         plan.problem(
             f"{workspace} cannot be a workspace: the run could change this machine's system.",

@@ -60,11 +60,7 @@ def find_repository(workspace: Path) -> Repository | Refusal | None:
     common = private.parent.parent
     target = posixpath.dirname(posixpath.dirname(posixpath.normpath(posixpath.join(WORKSPACE, link))))
     why_not = _why_not(private, common, root, target)
-    return (
-        Refusal(f"its .git leads to {show(private)}; {why_not}.")
-        if why_not
-        else Repository(str(common), target)
-    )
+    return Refusal(f"its .git leads to {show(private)}; {why_not}.") if why_not else Repository(str(common), target)
 
 
 def _why_not(private: Path, common: Path, root: Path, target: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from built import NODE, PYTHON
+from built import NODE
 
 from moat_core.api import Moat
 from moat_core.hooks import hookimpl
@@ -60,6 +60,15 @@ def signed(workspace, tmp_path):
     return tmp_path / "ca.pem"
 
 
+@pytest.fixture
+def remove_later():
+    """Images that only this test can want, because its CA is in them."""
+    images = []
+    yield images
+    for image in images:
+        subprocess.run(["docker", "rmi", "-f", image], check=True, capture_output=True)
+
+
 @SANDBOXES
 async def test_a_base_without_a_build_trusts_it(world, workspace, signed, sandbox):
     """Bundle, extras and variables are there in the plain base image."""
@@ -93,13 +102,14 @@ async def test_switched_off_nothing_is_there(world, workspace, signed):
 
 
 @pytest.mark.slow
-async def test_programs_accept_what_it_signed(world, workspace, signed):
+async def test_programs_accept_what_it_signed(world, workspace, signed, remove_later):
     """Python, curl with and without its variable, and git, each by its own way, speak to a server that it signed."""
     async with (
         Moat() as moat,
-        moat.run(workspace, dependencies=PYTHON) as run,
+        moat.run(workspace, dependencies=("python", "curl", "git")) as run,
         run.start(["python", "server.py"]) as server,
     ):
+        remove_later.append(run.run.image)
         async for output in server:
             if b"ready" in output.data:
                 break

@@ -6,7 +6,7 @@ import json
 
 import anyio
 import pytest
-from conftest import answer
+from scripted_engine import answer
 
 from moat_core.errors import EngineError, EngineTimeout, RuntimeUnavailable, SandboxUnavailable
 from moat_core.types import Output
@@ -26,7 +26,9 @@ async def collect(stream):
     return pieces
 
 
-@pytest.mark.parametrize("head", [UPGRADED, b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head", [UPGRADED, b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"]
+)
 @pytest.mark.parametrize("size", [1, 3, 7, 100_000])
 async def test_head_and_frames_may_be_split_anywhere(scripted, head, size):
     """The answer's head, frame headers and data arrive in pieces of any size, old engines answer 200."""
@@ -72,7 +74,11 @@ async def test_lying_length_is_passed_on_in_pieces(scripted):
     [
         (answer(b'{"message":"No such exec instance: x"}', "404 Not Found"), EngineError, "No such exec instance"),
         (answer(b'{"message":"unknown or invalid runtime name: z"}', "400 Bad Request"), SandboxUnavailable, "'z'"),
-        (b'HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n{"message":"chunked!"}\r\n0\r\n\r\n', EngineError, "chunked!"),
+        (
+            b'HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n{"message":"chunked!"}\r\n0\r\n\r\n',
+            EngineError,
+            "chunked!",
+        ),
         (answer(b"plain words", "409 Conflict", "text/plain"), EngineError, "plain words"),
         (b"HTTP/1.1 502 Bad\r\n\r\n", EngineError, "status 502"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", EngineError, "does not speak HTTP"),

@@ -1,0 +1,155 @@
+"""The part of `SandboxConformance` that is about files: they go in and out unchanged, and errors are Python's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from moat_core.errors import SandboxError
+from moat_core.runtime import files
+from moat_core.runtime.exec import exec_command
+from moat_core.types import Command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moat_core.runtime.base import Sandbox
+
+__all__ = ["FileConformance"]
+
+_FOLDER = "/tmp/moat-files"  # noqa: S108 - inside the sandbox
+_MIB = 1024 * 1024
+NAMES = ["plain", "with space", "-dash", "ä漢", "new\nline", "quote'\"", "$HOME", "back\\slash", ".hidden", "x" * 200]
+
+
+async def _sh(sandbox: Sandbox, script: str, *arguments: str) -> bytes:
+    result = await exec_command(sandbox, Command(("/bin/sh", "-euc", script, "sh", *arguments)))
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+class FileConformance:
+    """Inherited by `SandboxConformance`, which puts all in one event loop."""
+
+    @pytest.mark.parametrize("data", [b"", b"x", b"no newline", bytes(range(256)) * 3, b"\0" * (2 * _MIB)], ids=len)
+    async def test_a_file_is_read_as_it_was_written(self, sandbox: Sandbox, data: bytes) -> None:
+        """Empty ones, binary ones, large ones; an older and longer one is replaced."""
+        path = f"{_FOLDER}/round-trip"
+        await files.write(sandbox, path, b"older and longer than a few bytes")
+        await files.write(sandbox, path, data)
+        assert await files.read(sandbox, path) == data
+
+    @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+    async def test_any_name_will_do(self, sandbox: Sandbox, name: str) -> None:
+        """No shell takes a name for something else; folders above it are made."""
+        path = f"{_FOLDER}/{name}/deeper/{name}"
+        await files.write(sandbox, path, name.encode())
+        assert await files.read(sandbox, path) == name.encode()
+
+    async def test_reading_what_is_not_there(self, sandbox: Sandbox) -> None:
+        """FileNotFoundError."""
+        with pytest.raises(FileNotFoundError):
+            await files.read(sandbox, f"{_FOLDER}/nothing/here")
+
+    async def test_reading_or_writing_a_folder(self, sandbox: Sandbox) -> None:
+        """IsADirectoryError."""
+        await _sh(sandbox, f"mkdir -p {_FOLDER}/folder")
+        with pytest.raises(IsADirectoryError):
+            await files.read(sandbox, f"{_FOLDER}/folder")
+        with pytest.raises(IsADirectoryError):
+            await files.write(sandbox, f"{_FOLDER}/folder", b"x")
+
+    async def test_writing_below_a_file(self, sandbox: Sandbox) -> None:
+        """NotADirectoryError."""
+        await files.write(sandbox, f"{_FOLDER}/file", b"x")
+        with pytest.raises(NotADirectoryError):
+            await files.write(sandbox, f"{_FOLDER}/file/below", b"x")
+
+    async def test_what_may_not_be_touched(self, sandbox: Sandbox) -> None:
+        """PermissionError, for reading and for writing; root may all, so this needs another user."""
+        if await _sh(sandbox, "id -u") == b"0\n":
+            pytest.skip("The sandbox's user is root, to whom nothing is forbidden.")
+        await _sh(sandbox, f"mkdir -p {_FOLDER}; echo x >{_FOLDER}/locked; chmod 0 {_FOLDER}/locked")
+        with pytest.raises(PermissionError):
+            await files.read(sandbox, f"{_FOLDER}/locked")
+        with pytest.raises(PermissionError):
+            await files.write(sandbox, f"{_FOLDER}/locked", b"x")
+        with pytest.raises(PermissionError):
+            await files.write(sandbox, "/usr/moat-not-mine", b"x")
+
+    async def test_a_file_beyond_the_limit_is_an_error(self, sandbox: Sandbox) -> None:
+        """And one that has exactly so many bytes is not; nor does an endless one take for ever."""
+        await files.write(sandbox, f"{_FOLDER}/large", b"x" * 1000)
+        assert len(await files.read(sandbox, f"{_FOLDER}/large", limit_bytes=1000)) == 1000  # noqa: PLR2004
+        with pytest.raises(SandboxError, match="more than 999 bytes"):
+            await files.read(sandbox, f"{_FOLDER}/large", limit_bytes=999)
+        with pytest.raises(SandboxError, match="more than 999 bytes"):
+            await files.read(sandbox, "/dev/zero", limit_bytes=999)
+
+    async def test_a_pipe_in_the_place_of_a_file_does_not_keep_us_waiting(self, sandbox: Sandbox) -> None:
+        """What the sandbox puts there is not trusted."""
+        await _sh(sandbox, f"mkdir -p {_FOLDER}; rm -f {_FOLDER}/pipe; mkfifo {_FOLDER}/pipe")
+        with pytest.raises(SandboxError, match="pipe"):
+            await files.read(sandbox, f"{_FOLDER}/pipe")
+        with pytest.raises(SandboxError, match="pipe"):
+            await files.write(sandbox, f"{_FOLDER}/pipe", b"x")
+
+    async def test_folders_go_in_and_out_unchanged(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Contents, modes and links, of whatever names; more than any pipe holds."""
+        source = tmp_path / "tree"
+        (source / "deep" / "er").mkdir(parents=True)
+        for number, name in enumerate(NAMES):
+            (source / name).write_bytes(os.urandom(number * 50_000))
+        (source / "deep" / "er" / "script").write_text("#!/bin/sh\n")
+        (source / "deep" / "er" / "script").chmod(0o755)
+        (source / "deep" / "link").symlink_to("er/script")
+        (source / "deep" / "up").symlink_to("../plain")
+        (source / "empty").mkdir()
+        await files.upload(sandbox, source, f"{_FOLDER}/uploaded")
+        assert await files.read(sandbox, f"{_FOLDER}/uploaded/tree/deep/link") == b"#!/bin/sh\n"
+        await files.download(sandbox, f"{_FOLDER}/uploaded/tree", tmp_path / "back")
+        back = tmp_path / "back" / "tree"
+        assert _listing(back) == _listing(source)
+
+    async def test_one_file_goes_in_and_out(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Under its own name."""
+        (tmp_path / "one").write_bytes(b"1")
+        await files.upload(sandbox, tmp_path / "one", f"{_FOLDER}/single")
+        await files.download(sandbox, f"{_FOLDER}/single/one", tmp_path / "out")
+        assert (tmp_path / "out" / "one").read_bytes() == b"1"
+
+    async def test_transfers_of_what_is_not_there(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """FileNotFoundError, whichever side it is missing on."""
+        with pytest.raises(FileNotFoundError):
+            await files.upload(sandbox, tmp_path / "nothing", _FOLDER)
+        with pytest.raises(FileNotFoundError):
+            await files.download(sandbox, f"{_FOLDER}/nothing", tmp_path)
+
+    async def test_an_upload_to_where_nothing_may_be(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """An error of the sandbox, with a word why, however much there is to send."""
+        (tmp_path / "large").write_bytes(b"\0" * (3 * _MIB))
+        await files.write(sandbox, f"{_FOLDER}/in-the-way", b"x")
+        with pytest.raises(SandboxError, match="in-the-way"):
+            await files.upload(sandbox, tmp_path / "large", f"{_FOLDER}/in-the-way")
+
+    async def test_a_download_beyond_the_limit_is_stopped(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """The sandbox does not decide how much of the host's disk it fills; nothing is left of what came."""
+        await _sh(sandbox, f"mkdir -p {_FOLDER}; head -c 3000000 /dev/zero >{_FOLDER}/bulk")
+        with pytest.raises(SandboxError, match="more than 1000000 bytes"):
+            await files.download(sandbox, f"{_FOLDER}/bulk", tmp_path / "out", limit_bytes=1_000_000)
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def _listing(folder: Path) -> dict[str, tuple[object, ...]]:
+    listing: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            listing[name] = ("link", str(path.readlink()))
+        elif path.is_dir():
+            listing[name] = ("folder",)
+        else:
+            listing[name] = ("file", path.read_bytes(), path.stat().st_mode & 0o111)
+    return listing

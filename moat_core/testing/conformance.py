@@ -162,13 +162,12 @@ class SandboxConformance(FileConformance):
         path = "/tmp/moat-progress"  # noqa: S108
         script = f"i=0; while :; do head -c 65536 /dev/zero; i=$((i+1)); echo $i >{path}; done"
         with anyio.fail_after(_LONG_S):
-            async with sandbox.open_process(sh(script)) as process:
-                await anext(aiter(process))
-                before = -1
-                while (now := int((await run(sandbox, f"cat {path} || echo 0")).stdout or b"0")) != before:
-                    before = now
-                    await asyncio.sleep(0.5)
-        assert now * 65536 < 64 * _MIB
+            async with sandbox.open_process(sh(f"echo $$; {script}")) as process:
+                pid = (await anext(aiter(process))).data.split()[0]
+                await _until_still(sandbox, path)
+                left = anyio.current_time()
+        assert anyio.current_time() - left < 10  # noqa: PLR2004 - a stuck writer is killed as quickly as any other
+        await self._check_all_dead(sandbox, [pid], 1)
 
     async def test_waiting_drops_output_that_nobody_reads(self, sandbox: Sandbox) -> None:
         """A command that says much is not stuck because its owner only waits."""
@@ -336,6 +335,15 @@ class SandboxConformance(FileConformance):
             while alive := (await run(sandbox, f"{script} 2>/dev/null", *[pid.decode() for pid in pids])).stdout:
                 assert alive
                 await asyncio.sleep(0.1)
+
+
+async def _until_still(sandbox: Sandbox, path: str) -> None:
+    """Wait until the number in the file PATH grows no more, and check that it has not grown far."""
+    before = -1
+    while (now := int((await run(sandbox, f"cat {path} || echo 0")).stdout or b"0")) != before:
+        before = now
+        await asyncio.sleep(0.5)
+    assert now * 65536 < 64 * _MIB
 
 
 async def _read_words(process: object, count: int) -> list[bytes]:

@@ -59,6 +59,7 @@ class Engine:
         self.ready_networks: set[str] = set()
         """Shared networks that this process has seen to be right; see `network`."""
         self._docker = docker
+        self._asking = anyio.Lock()
         self._info: dict[str, Any] | None = None
 
     @classmethod
@@ -87,8 +88,9 @@ class Engine:
 
     async def info(self) -> dict[str, Any]:
         """GET /info, asked once: versions, OCI runtimes, storage, resources of the engine's machine."""
-        if self._info is None:
-            self._info = await self.call("describe itself", "GET", "/info")
+        async with self._asking:  # of many runs that open at once, one asks
+            if self._info is None:
+                self._info = await self.call("describe itself", "GET", "/info")
         return self._info
 
     async def disk_usage(self) -> dict[str, Any]:

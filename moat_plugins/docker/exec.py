@@ -189,13 +189,13 @@ async def open_exec(
 
 
 async def _end(process: ExecProcess) -> None:
+    # Before all else: while output waits in the stream the engine runs no other command in the container.
+    await process.aclose()
     try:
         if not await process.has_ended():
             await process.signal(9)
     except SandboxGone:
         pass  # and so is the command
-    finally:
-        await process.aclose()
 
 
 def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool = True) -> dict[str, Any]:

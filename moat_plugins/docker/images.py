@@ -58,7 +58,7 @@ async def resolve_image(run: Run) -> str:
     task = f"{'pull' if spec.dockerfile is None else 'build'} {reference}"
 
     def tell(text: str, done: int | None, total: int | None) -> None:
-        run.progress(task, text, done=done, total=total)
+        run.progress(task, text, done=done, total=total, unit="bytes" if spec.dockerfile is None else "steps")
 
     async with hold_lock(run.locks, f"image {reference}", _LOCK_S):
         now = await engine.images.find(reference)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from moat_core.errors import EngineError, MoatError, SandboxNotReady, SandboxUnavailable
+from moat_core.errors import EngineError, ImageError, MoatError, SandboxNotReady, SandboxUnavailable
 from moat_core.plan import READY
 from moat_core.runtime.base import SandboxInfo
 from moat_core.types import RunState
 from moat_plugins.docker.container import make_config, make_name
+from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.network import RunNetwork, ensure_shared
 from moat_plugins.docker.resources import DockerContainer
 from moat_plugins.docker.runtime import connect_run
@@ -63,21 +64,28 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
 
 
 async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:
-    network = run.get(RunNetwork)
-    config = make_config(
-        run.plan,
-        image=run.image or run.plan.image.reference,
-        labels_=run.labels,
-        hosts=run.hosts,
-        network=network.name,
-        stop_s=max(1, round(run.grace_s)),
-    )
-    name = make_name(run.id)
-    container = await run.acquire(DockerContainer(runtime.address, name, config))
+    """Create it. An image that `moat clean` removed since we looked is made again, once."""
     plan = run.plan
+    try:
+        container = await _acquire(run, runtime, run.image)
+    except ImageError:
+        container = await _acquire(run, runtime, await resolve_image(run))
     info = SandboxInfo(container, run.id, "main", RunState.STARTING, plan.name, plan.oci_runtime or "")
     user = f"{plan.user.uid}:{plan.user.gid}"
     return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, stdin=plan.stdin)
+
+
+async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
+    config = make_config(
+        run.plan,
+        image=image,
+        labels_=run.labels,
+        hosts=run.hosts,
+        network=run.get(RunNetwork).name,
+        stop_s=max(1, round(run.grace_s)),
+    )
+    made: str = await run.acquire(DockerContainer(runtime.address, make_name(run.id), config))
+    return made
 
 
 async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> None:

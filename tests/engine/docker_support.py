@@ -36,9 +36,10 @@ class FakeRun:
         self.locks = Path(folder) / "locks"
         self.labels = {"moat.run-id": plan.run_id, "moat.name": plan.name}
         self.hosts = {}
-        self.image = ""
+        self.image = plan.image.reference
         self.grace_s = 10.0
         self.main_ended = None
+        self.detached = False
         self.acquired = []
         self.told = []
         self._connections = connections

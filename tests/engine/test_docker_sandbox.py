@@ -249,7 +249,8 @@ async def test_other_process_finds_the_container_and_works_in_it(engine, tmp_pat
             "id": sandbox.info.id,
         }
         await sandbox.stop(0)
-        (state,) = [state for state in states(engine, 5) if state["run_id"] == run.id]
+        while state["state"] == "running":  # the engine's listing lags a moment behind what it answers to a stop
+            (state,) = [state for state in states(engine, 5) if state["run_id"] == run.id]
         assert (state["state"], state["exit_code"]) == ("exited", (await sandbox.refresh()).exit_code)
 
 

@@ -7,7 +7,7 @@ when the first line is written; the command and the library log nothing by thems
 from __future__ import annotations
 
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["make_logger"]
 
 
-def make_logger(stream: IO[str] | None = None, **bound: Any) -> FilteringBoundLogger:
+def make_logger(stream: TextIO | None = None, **bound: Any) -> FilteringBoundLogger:
     """Return a logger that writes one line a message: time (UTC), level, the message, ``key=value`` pairs.
 
     Args:

@@ -1,6 +1,7 @@
 """The library: `Moat` opens runs, `RunHandle` is one that is alive."""
 
-from moat_core.api.handle import AttachedRun, RunHandle, SandboxHandle
+from moat_core.api.handle import RunHandle
+from moat_core.api.inside import AttachedRun, SandboxHandle
 from moat_core.api.moat import Moat
 from moat_core.api.runs import RunInfo, find_run, list_runs
 

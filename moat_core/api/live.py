@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from moat_core.errors import MoatError
+from moat_core.errors import EXIT_OURS, MoatError
 
 if TYPE_CHECKING:
     from moat_core.api.handle import RunHandle
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lived", "live"]
 
+_BEYOND_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,10 +40,11 @@ class Lived:
 
     @property
     def exit_code(self) -> int:
-        """What a shell would say: 128 + n for a signal to us, else the command's own."""
+        """What a shell would say: 128 + n for a signal to us, else the command's own; something left is no success."""
         if self.signal is not None:
             return 128 + self.signal
-        return self.result.exit_code if self.result is not None else 0
+        code = self.result.exit_code if self.result is not None else 0
+        return EXIT_OURS if code == 0 and self.run is not None and self.run.left else code
 
 
 async def live(
@@ -91,7 +93,7 @@ async def live(
                 if handle.run.plan.command is not None:
                     lived.result = await handle.wait()
                 else:
-                    await handle.run.main_done.wait()
+                    await handle.wait_until_over()
         except MoatError:
             if lived.signal is None and not handle.was_cancelled:
                 raise
@@ -104,6 +106,8 @@ async def live(
 
 async def _stop(handle: RunHandle, grace_s: float) -> None:
     try:
-        await handle.stop(grace_s=grace_s)
-    except MoatError:
-        handle.run.cancel()  # an engine that does not answer: undo what can be undone
+        with anyio.fail_after(grace_s + _BEYOND_S):
+            await handle.stop(grace_s=grace_s)
+            await handle.run.main_done.wait()
+    except (MoatError, TimeoutError):
+        handle.run.cancel()  # an engine that does not answer, or output that nobody reads: undo it all the same

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from moat_core.api.handle import AttachedRun, OnOutput, RunHandle
+from moat_core.api.handle import RunHandle
+from moat_core.api.inside import AttachedRun, OnOutput
 from moat_core.api.runs import RunInfo, find_run, list_runs
 from moat_core.config import Config, ConfigSchema, load_config
 from moat_core.errors import RunOver, StoreError, UsageError
@@ -262,7 +263,7 @@ class Moat:
             home=Path(self.home.run_folder(plan.run_id)),
             locks=Path(self.home.locks),
             address=kind.find_address(),
-            labels={"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": f"{os.getpid()}"},
+            labels={"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": self.home.owner},
             dispatcher=self.dispatcher,
             ledger=ledger,
             runtime_class=kind,

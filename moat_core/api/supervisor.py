@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from moat_core.api.adopted import own
 from moat_core.errors import HostError, MoatError
+from moat_core.fds import fill_standard_fds
 from moat_core.logs import make_logger
 
 if TYPE_CHECKING:
@@ -48,9 +50,13 @@ async def detach(
     return await _supervise(home, request.run_id, task, (), on_message)
 
 
-async def adopt(home: Home, run_id: str, lock_fd: int, *, without: tuple[str, ...] = ()) -> None:
-    """Hand a live run over to a supervisor: its lock goes with the open file, without a moment in between."""
-    task = {"home": home.path, "without": list(without), "adopt": run_id, "lock_fd": lock_fd}
+async def adopt(home: Home, run_id: str, lock_fd: int, task: dict[str, Any], *, without: tuple[str, ...] = ()) -> None:
+    """Hand a live run over to a supervisor: its lock goes with the open file, without a moment in between.
+
+    Args:
+        task: What the supervisor has to know beside that, see `moat_core.api.adopted.own`.
+    """
+    task = {"home": home.path, "without": list(without), "adopt": run_id, "lock_fd": lock_fd, **task}
     await _supervise(home, run_id, task, (lock_fd,), lambda message: None)
 
 
@@ -88,7 +94,8 @@ async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[anyio.a
     """Start the supervisor; if we leave early, by Ctrl-C or an error, ask it to end, and wait for that."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = await anyio.open_process(
-        [sys.executable, "-m", "moat_core.api.supervisor"],
+        # -P: without it -m imports from the current folder first, where the last run's agent may have left an anyio.py.
+        [sys.executable, "-P", "-m", "moat_core.api.supervisor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -129,6 +136,7 @@ def _error(data: dict[str, Any]) -> MoatError:
 
 def main() -> int:
     """Read what to own, own it to its end."""
+    fill_standard_fds()
     task = json.loads(sys.stdin.buffer.read())
     os.chdir("/")  # pin nobody's folder
     try:
@@ -145,7 +153,8 @@ async def _main(task: dict[str, Any]) -> int:
     moat = Moat(home=task["home"], without=task["without"], owner_kind="detached", on_warning=_log)
     async with moat:
         if "adopt" in task:
-            return await _adopted(moat, task["adopt"], task["lock_fd"])
+            await own(moat, task, lambda: _ready({"id": task["adopt"], "pid": os.getpid()}))
+            return 0
         return await _requested(moat, task["request"])
 
 
@@ -156,51 +165,12 @@ async def _requested(moat: Moat, data: dict[str, Any]) -> int:
     handle = moat.open(RunRequest.from_json(data), on_event=_on_event, on_output=_drop)
 
     async def ready() -> None:
-        _tell({"ready": {"id": handle.id, "name": handle.name, "oci_runtime": handle.oci_runtime, "pid": os.getpid()}})
-        _hang_up()
+        _ready({"id": handle.id, "name": handle.name, "oci_runtime": handle.oci_runtime, "pid": os.getpid()})
 
     lived = await live(handle, on_ready=ready)
     for problem in lived.run.problems if lived.run else ():
         make_logger().error(problem.message, where=problem.where, hint=problem.hint)
     return lived.exit_code
-
-
-async def _adopted(moat: Moat, run_id: str, lock_fd: int) -> int:
-    """Own a run that another process opened: wait for its end, then undo what its rows say."""
-    import time
-
-    from moat_core.store.log import LogWriter
-    from moat_core.store.paths import Lock
-
-    lock = Lock(moat.home.run_lock(run_id))
-    lock.adopt(lock_fd)
-    attached = await moat.attach(run_id)
-    moat.watch()
-    moat.store.update_run(run_id, owner_pid=os.getpid(), owner_kind="detached")
-    _tell({"ready": {"id": run_id, "pid": os.getpid()}})
-    _hang_up()
-    # The engine's own copy is whole: ours begins anew from it, so that not a line is lost in the hand-over.
-    folder = moat.home.run_folder(run_id)
-    for name in ("log", "log.1"):
-        if os.path.exists(os.path.join(folder, name)):
-            os.unlink(os.path.join(folder, name))
-    log = LogWriter(folder)
-    async for output in attached.sandbox.logs(tail=None, follow=True):
-        log.write(output.stream, output.data)
-    log.close()
-    ended = await attached.sandbox.wait()
-    problems = await moat.upkeep().destroy(run_id)
-    for problem in problems:
-        make_logger().error(problem.message, where=problem.where, hint=problem.hint)
-    moat.store.update_run(
-        run_id,
-        phase="finish" if problems else "over",
-        status="finished",
-        ended=time.time(),
-        exit_code=ended.exit_code,
-    )
-    lock.release()
-    return 0
 
 
 def _on_event(event: Event) -> None:
@@ -224,6 +194,11 @@ def _tell(message: dict[str, Any]) -> None:
         os.write(_OUT, json.dumps(message).encode() + b"\n")
     except OSError:
         pass  # whoever asked has gone; the run goes on
+
+
+def _ready(answer: dict[str, Any]) -> None:
+    _tell({"ready": answer})
+    _hang_up()
 
 
 def _hang_up() -> None:

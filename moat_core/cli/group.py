@@ -14,6 +14,9 @@ from moat_core.types import CommandInfo
 
 __all__ = ["BUILTIN", "cli"]
 
+_NEAR = 0.7
+"""difflib's own 0.6 takes wholly different words for each other."""
+
 BUILTIN: tuple[CommandInfo, ...] = tuple(
     CommandInfo(name, summary, f"moat_core.cli.commands.{module}:{attribute}")
     for name, summary, module, attribute in (
@@ -72,7 +75,9 @@ class _Group(click.Group):
         except click.UsageError as error:
             import difflib
 
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 3) if args else []
+            word, verbs = args[0] if args else "", self.list_commands(ctx)
+            near = [verb for verb in verbs if sorted(verb) == sorted(word)]
+            near = near or difflib.get_close_matches(word, verbs, 3, cutoff=_NEAR)
             hint = f" Did you mean {' or '.join(near)}?" if near else " See `moat --help`."
             raise click.UsageError(error.message.rstrip(".") + "." + hint, ctx) from error
 

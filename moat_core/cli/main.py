@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from moat_core.fds import fill_standard_fds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ _INTERRUPTED = 128 + 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the entry point passes it to `sys.exit`."""
+    fill_standard_fds()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # What a terminal's encoding has not got must not end in a traceback.
     if hasattr(sys.stdout, "reconfigure"):
@@ -73,8 +76,16 @@ def _tell(errors: list[MoatError], arguments: list[str]) -> int:
     from moat_core.cli.render import print_error
 
     for error in errors:
-        print_error(error, as_json="--json" in arguments)
+        print_error(error, as_json=_wants_json(arguments))
     return max(error.exit_code for error in errors)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether ``--json`` is among our own arguments, and not among those of a command of the user's."""
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    values = {number + 1 for number, word in enumerate(ours) if word == "--without"}
+    verb = next((word for number, word in enumerate(ours) if word[:1] != "-" and number not in values), "")
+    return "--json" in ours and verb != "exec"  # exec has none, and takes a command without dashes before it
 
 
 def _refusal(error: OSError) -> MoatError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from moat_core.store.db import RunRow, Store
 
-__all__ = ["answer"]
+__all__ = ["answer", "is_probe"]
 
 _PROBE_S = 5.0
 
@@ -75,7 +75,7 @@ def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
     """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
     sandboxes: dict[str, dict[str, Any]] = {}
     for probe, address in sorted({(row.probe, row.address) for row in rows}):
-        if not probe:
+        if not is_probe(probe):
             return None  # its runtime has none
         try:
             found = _call(probe, address)
@@ -85,6 +85,16 @@ def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
     return sandboxes
 
 
+def is_probe(name: str) -> bool:
+    """Whether NAME has the form that `moat_core.runtime.base.RuntimeInfo.probe` prescribes.
+
+    It comes out of the database: a file there must not have us call just any function of this machine.
+    """
+    module, _, function = name.partition(":")
+    words = module.split(".")
+    return function == "states" and len(words) > 1 and words[-1] == "probe" and all(map(str.isidentifier, words))
+
+
 def _call(probe: str, address: str) -> list[dict[str, Any]]:
     """Call a probe without running its package's ``__init__``: the hooks in there import attrs and pluggy, 25 ms."""
     from importlib import import_module
@@ -92,7 +102,7 @@ def _call(probe: str, address: str) -> list[dict[str, Any]]:
 
     module, _, function = probe.partition(":")
     package = module.rpartition(".")[0]
-    is_bare = bool(package) and package not in sys.modules
+    is_bare = package not in sys.modules
     if is_bare:
         spec = find_spec(package)
         if spec is None:

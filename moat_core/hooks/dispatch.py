@@ -168,7 +168,7 @@ class Dispatcher:
         except MoatError as error:
             error.details.setdefault("plugin", plugin)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise HookFailed(
                 f"Plugin '{plugin}' failed in {hook}: {type(error).__name__}: {error}",
                 hint=f"This is a bug of the plugin. To go without it: --without {plugin}.",

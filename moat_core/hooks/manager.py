@@ -32,6 +32,8 @@ __all__ = ["SPECS", "PluginInfo", "PluginManager", "load_plugins"]
 SPECS: tuple[ModuleType, ...] = (startup, plan, open_, act, finish, upkeep)
 """The modules of hook specifications, in the order of a run's life."""
 _BUILTIN = "moat"
+BY_HAND = "registered by hand"
+"""Origin of a plugin that only this process knows."""
 
 
 @attrs.frozen
@@ -62,6 +64,8 @@ class PluginManager:
         self._pm = pluggy.PluginManager(NAME)
         self._kinds: dict[str, HookInfo] = {}
         self.plugins: dict[str, PluginInfo] = {}
+        self.without: tuple[str, ...] = ()
+        """What was left out by name, beside ``MOAT_DISABLE``."""
         for module in SPECS:
             self._pm.add_hookspecs(module)
             for name, function in vars(module).items():
@@ -98,7 +102,7 @@ class PluginManager:
             PluginLoadError: The name is taken.
         """
         module = getattr(plugin, "__name__", type(plugin).__qualname__)
-        info = info or PluginInfo(name, "loaded", "", "registered by hand", module)
+        info = info or PluginInfo(name, "loaded", "", BY_HAND, module)
         if self._pm.has_plugin(name):
             raise PluginLoadError(
                 f"Two plugins are called '{name}': {_whose(self.plugins[name])} and {_whose(info)}.",
@@ -180,6 +184,7 @@ def load_plugins(
     environ = os.environ if environ is None else environ
     blocked = {*without, *_names(environ.get("MOAT_DISABLE", ""))}
     manager = PluginManager()
+    manager.without = tuple(without)
     found = sorted(metadata.entry_points(group=GROUP), key=_load_order)
     for entry_point in found:
         distribution = entry_point.dist

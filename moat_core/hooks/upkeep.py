@@ -19,7 +19,9 @@ async def moat_find_leftovers(upkeep: Upkeep) -> Iterable[Leftover]:
 
     Args:
         upkeep: ``upkeep.is_live(run_id)`` tells whether a run's owner still holds its lock (never touch those);
-            ``upkeep.is_known(run_id)`` whether the ledger has rows for it; ``upkeep.connection(...)`` connects;
+            ``upkeep.is_known(run_id)`` whether the ledger has rows for it; ``upkeep.owner`` is what the label
+            ``moat.owner`` says of things of ours (never touch another's); ``upkeep.addresses()`` tells where to
+            look, ``upkeep.connection(...)`` connects, ``upkeep.report(problem)`` tells what could not be seen;
             ``upkeep.automatic`` is true when the reaper asks: only quick looks, only things of dead runs.
     """
 

@@ -22,7 +22,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: dict[tuple[type[Any], str], Any] = {}
-        self._lock = anyio.Lock()
+        self._locks: dict[tuple[type[Any], str], anyio.Lock] = {}
 
     async def get(self, kind: type[C], address: str) -> C:
         """Return the connection of KIND to ADDRESS.
@@ -32,7 +32,7 @@ class Connections:
         """
         key = (kind, address)
         if key not in self._open:
-            async with self._lock:
+            async with self._locks.setdefault(key, anyio.Lock()):  # an address that hangs holds up no other
                 if key not in self._open:
                     self._open[key] = await kind.connect(address)
         return cast(C, self._open[key])

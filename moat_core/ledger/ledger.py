@@ -156,9 +156,12 @@ class Ledger:
                     raise
             await anyio.sleep(_RETRY_S)
 
-    def keep(self, held: Held) -> None:
-        """Leave a resource behind on request: neither the end of the run nor the reaper undoes it."""
-        self._store.set_state(held.row_id, "kept")
+    async def settle(self, held: Held, *, keep: bool) -> None:
+        """Leave a resource behind if that was asked for and it agrees; else release it."""
+        if keep and await held.resource.keep(self):
+            self._store.set_state(held.row_id, "kept")
+        else:
+            await self.release(held)
 
     def restore(self, row: LedgerRow) -> Held:
         """Make a resource again from its row.

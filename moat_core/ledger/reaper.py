@@ -10,6 +10,7 @@ import sys
 import anyio
 
 from moat_core.errors import MoatError
+from moat_core.fds import fill_standard_fds
 from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import load_plugins
 from moat_core.ledger.connections import Connections
@@ -45,6 +46,7 @@ def _bound_log() -> None:
 
 def main() -> int:
     """Reap, and say what was done."""
+    fill_standard_fds()
     _bound_log()
     try:
         reaped = anyio.run(reap, Home(default_home()))

@@ -57,6 +57,10 @@ class Resource(ABC):
             Whether there was anything to undo: the reaper looks again for what an engine may still be making.
         """
 
+    async def keep(self, ctx: ResourceContext) -> bool:
+        """Tell whether it may be left behind on request (``keep=True``), as it is now; most things may not."""
+        return False
+
 
 def to_row(resource: Resource) -> dict[str, Any]:
     """Return the fields that the ledger stores."""

@@ -65,6 +65,16 @@ class Upkeep:
         self.automatic = automatic
         self._connections = connections
         self._kinds = kinds_of(dispatcher)
+        self._reported: list[Problem] = []
+
+    @property
+    def owner(self) -> str:
+        """What the label ``moat.owner`` of everything of ours says: one engine may serve several homes."""
+        return self.store.home.owner
+
+    def report(self, problem: Problem) -> None:
+        """Tell what could not be looked at, where the rest is an answer all the same."""
+        self._reported.append(problem)
 
     async def connection(self, kind: type[C], address: str) -> C:
         """Return the open connection of KIND to ADDRESS."""
@@ -79,8 +89,13 @@ class Upkeep:
         return bool(self.store.resources(run_id))
 
     def addresses(self) -> list[tuple[str, str]]:
-        """Return the ``(runtime, address)`` pairs that remembered runs were made at, newest first."""
-        return list(dict.fromkeys((run.runtime, run.address) for run in self.store.runs()))
+        """Return the ``(runtime, address)`` pairs where something of ours may be, newest first.
+
+        Those are of runs that are not over, or of which something is left.
+        """
+        left = {row.run_id for row in self.store.resources()}
+        runs = [run for run in self.store.runs() if run.phase != "over" or run.id in left]
+        return list(dict.fromkeys((run.runtime, run.address) for run in runs))
 
     def dead_runs(self) -> list[str]:
         """Return the runs that are not over although nobody owns them: a cheap look, no engine is asked."""
@@ -109,21 +124,32 @@ class Upkeep:
 
     async def destroy(self, run_id: str) -> list[Problem]:
         """Undo every resource of a run whose lock the caller holds or that is over; kept ones too."""
+        return await self.settle(run_id, keep=False)
+
+    async def settle(self, run_id: str, *, keep: bool) -> list[Problem]:
+        """End a run whose lock the caller holds: undo what it made, and KEEP what may be kept.
+
+        Returns:
+            What could not be undone.
+        """
         ledger = Ledger(run_id, self.store, self._kinds, self._connections)
         problems = []
         for row in self.store.resources(run_id):
             try:
-                await ledger.release(ledger.restore(row))
+                await ledger.settle(ledger.restore(row), keep=keep)
             except Exception as error:  # noqa: BLE001 - the others are undone all the same
                 problems.append(_problem(run_id, error))
         return problems
 
     async def find_leftovers(self) -> tuple[list[tuple[str, Leftover]], list[Problem]]:
         """Ask every plugin; one that fails or hangs is a problem and hides nobody else's answer."""
+        self._reported = []
         with anyio.move_on_after(_FIND_S) as scope:
-            return await self.dispatcher.survey("moat_find_leftovers", upkeep=self)
+            found, problems = await self.dispatcher.survey("moat_find_leftovers", upkeep=self)
+            return found, problems + self._reported
         assert scope.cancelled_caught
-        return [], [Problem(f"Looking for leftovers took more than {_FIND_S:.0f} s.", "Is the engine well?")]
+        late = Problem(f"Looking for leftovers took more than {_FIND_S:.0f} s.", "Is the engine well?")
+        return [], [*self._reported, late]
 
     async def _reap_run(self, run_id: str, reaped: Reaped, on_progress: Callable[[str], None]) -> None:
         lock = Lock(self.store.home.run_lock(run_id))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Watchdog"]
 
-_SCRIPT = 'read -r word || exec "$@"'
+# In the background: the shell ends at once and its owner, if it still lives, has nothing to wait for.
+_SCRIPT = 'read -r word || { "$@" & }'
 _WAIT_S = 2.0
 
 
@@ -65,20 +66,23 @@ class Watchdog:
                 f"The watchdog cannot be started: {error.strerror or error}.",
                 hint="It needs /bin/sh and a free process; see `ulimit -u`.",
             ) from error
-        os.register_at_fork(after_in_child=self._close_in_child)
+        _alive.add(self)
+
+    def reap_now(self) -> None:
+        """Start the reaper although we live: a run of ours could not be undone and was given up."""
+        self.stop(orderly=False)
+        self.start()
 
     def stop(self, *, orderly: bool = True) -> None:
         """Tell it that all is well, and wait for it; or leave it without a word, and it reaps."""
         process, self._process = self._process, None
+        _alive.discard(self)
         if process is None:
             return
         assert process.stdin is not None
-        if not orderly:
-            process.stdin.close()
-            process.returncode = 0  # it outlives us: not ours to wait for
-            return
         try:
-            process.stdin.write(b"done\n")
+            if orderly:
+                process.stdin.write(b"done\n")
             process.stdin.close()
         except OSError:
             pass  # somebody killed it; there is nothing to tell any more
@@ -88,9 +92,21 @@ class Watchdog:
             process.kill()
             process.wait()
 
-    def _close_in_child(self) -> None:
-        # A child forked by our owner's program must not hold the pipe open: we would never see the owner die.
-        if self._process is not None and self._process.stdin is not None:
-            os.close(self._process.stdin.fileno())
-            self._process.returncode = 0  # not the child's to wait for
-            self._process = None
+    def forget(self) -> None:
+        """Let go of it in a forked child, which must not hold the pipe open: it would hide its owner's death."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            os.close(process.stdin.fileno())
+            process.returncode = 0  # not the child's to wait for
+
+
+_alive: set[Watchdog] = set()
+"""Not state of ours: what a forked child has to let go of."""
+
+
+def _forget_in_child() -> None:
+    for watchdog in tuple(_alive):
+        watchdog.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

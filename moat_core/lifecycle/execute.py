@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskStatus
 
-from moat_core.errors import HookContractError, HostError, SandboxGone
+from moat_core.errors import HookContractError, HostError, RunError, SandboxGone
 from moat_core.events import PhaseStarted, RunEnded, RunStarted
 from moat_core.lifecycle.run import Outcome, Run, RunResult
 
@@ -83,7 +83,7 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
                 await run.emit(PhaseStarted(run.id, "act"))
                 await _step(run, functools.partial(_act, body=body))
             run.outcome = run.outcome or _cancelled(run)
-        except Exception as error:  # noqa: BLE001 - how it ended is data
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - how it ended is data
             run.outcome = Outcome("failed", error=error)
         except anyio.get_cancelled_exc_class():
             foreign = HookContractError("A cancellation that moat was not asked for ended the run, a plugin's perhaps.")
@@ -146,6 +146,20 @@ async def _open_sandbox(run: Run) -> None:
         run._sandbox = await run.undo.enter(plugin, "moat_open_sandbox", context)  # noqa: SLF001
     if run._sandbox is not None and not run.cancel_requested:  # noqa: SLF001
         await run.start_service("watch", _watch, run, run._sandbox)  # noqa: SLF001
+        if run.plan.timeout_s is not None:
+            await run.start_service("time limit", _limit, run, run._sandbox, run.plan.timeout_s)  # noqa: SLF001
+
+
+async def _limit(run: Run, sandbox: Sandbox, seconds: float, *, task_status: TaskStatus[None]) -> None:
+    """End the run when its time is up: its own command is killed, a run without one is over."""
+    task_status.started()
+    await anyio.sleep(seconds)
+    run.timed_out = True
+    if run.plan.command is None:
+        run.cancel(RunError(f"The run {run.name} was ended after {seconds:g} s, its time limit."))
+    else:
+        await sandbox.stop(0)
+    await anyio.sleep_forever()
 
 
 async def _watch(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -> None:

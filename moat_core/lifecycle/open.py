@@ -11,7 +11,7 @@ import attrs
 from moat_core.errors import MoatError, StoreError
 from moat_core.lifecycle.run import RunResult
 from moat_core.store import RunRow
-from moat_core.store.paths import Lock
+from moat_core.store.paths import Lock, is_locked
 from moat_core.types import Problem
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Opened:
     probe: str
     _lock: Lock | None = None
     _written: bool = False
+    _gave_up: bool = False
 
     async def begin(self, run: Run) -> None:
         """Take the lock, start the watchdog, write the row: in this order, so that no row is ever unwatched.
@@ -90,8 +91,7 @@ class Opened:
         """
         result = _result(run)
         if run.detached:
-            if self._lock is not None:
-                self._lock.close()
+            self._let_go(run)
             return result
         try:
             if self._written:  # else the row of that id, if there is one, is somebody else's
@@ -101,12 +101,23 @@ class Opened:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+        if self._gave_up:
+            self.watchdog.reap_now()
         return attrs.evolve(result, problems=tuple(run.problems))
+
+    def _let_go(self, run: Run) -> None:
+        """Leave the lock to the supervisor, with whom we share it; should that one have died already, nobody has it."""
+        assert self._lock is not None
+        self._lock.close()
+        self._lock = None
+        if not is_locked(self.home.run_lock(run.id)):
+            self.watchdog.reap_now()
 
     async def _write_end(self, run: Run, result: RunResult) -> None:
         error = result.outcome.error
         try:
             left = self.store.resources(run.id, kept=False)
+            self._gave_up = bool(left)
             self.store.update_run(
                 run.id,
                 phase="finish" if left else "over",
@@ -136,5 +147,6 @@ def _result(run: Run) -> RunResult:
         exit_code=ended.exit_code if ended is not None and run.plan.command is not None else None,
         oci_runtime=sandbox.info.oci_runtime if sandbox is not None else None,
         problems=tuple(run.problems),
+        left=tuple(run.undo.left),
         duration_s=time.monotonic() - run.started,
     )

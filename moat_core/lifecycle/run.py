@@ -54,6 +54,7 @@ class RunResult:
     Args:
         exit_code: Of the run's own command; ``None`` if it had none or it never ended.
         problems: What did not go well without deciding the outcome: listeners that failed, things not undone.
+        left: Those of them that mean that something could not be undone; the reaper is at it.
         duration_s: From the request to the end of the undoing.
     """
 
@@ -63,6 +64,7 @@ class RunResult:
     exit_code: int | None
     oci_runtime: str | None
     problems: tuple[Problem, ...]
+    left: tuple[Problem, ...]
     duration_s: float
 
     @property
@@ -95,6 +97,7 @@ class Run:
         hosts: Name -> address for the container's ``/etc/hosts``, growing while the run opens.
         outcome: How the body ended; ``None`` until then.
         image: What ``moat_resolve_image`` answered.
+        timed_out: The plan's ``timeout_s`` has passed.
         detached: Another process owns it now: leaving undoes nothing durable.
         main_ended: What the engine said when the main process had ended; ``main_done`` is set then.
     """
@@ -120,6 +123,7 @@ class Run:
     _provided: dict[type[Any], Any] = attrs.field(factory=dict)
     _services: anyio.abc.TaskGroup | None = None
     _sandbox: Sandbox | None = None
+    timed_out: bool = False
     detached: bool = False
     _service_names: list[str] = attrs.field(factory=list)
     _requested: bool = False
@@ -147,6 +151,13 @@ class Run:
     def cancel_reason(self) -> BaseException | None:
         """The error that was given as the reason."""
         return self._abort
+
+    @property
+    def time_left_s(self) -> float | None:
+        """What is left of the plan's ``timeout_s``, in seconds; ``None`` without a limit."""
+        if self.plan.timeout_s is None:
+            return None
+        return max(0.0, self.plan.timeout_s - (time.monotonic() - self.started))
 
     @property
     def service_names(self) -> tuple[str, ...]:
@@ -221,10 +232,7 @@ class Run:
         async def release() -> None:
             if self.detached:
                 return  # another process owns it now
-            if self.plan.keep and getattr(resource, "keepable", False) and self._ended_well():
-                self.ledger.keep(held)
-            else:
-                await self.ledger.release(held)
+            await self.ledger.settle(held, keep=self.plan.keep and self._ended_well())
 
         self.undo.push("ledger", resource.kind, release)
         return held.value

@@ -44,6 +44,8 @@ class UndoStack:
     target: anyio.CancelScope | None = None
     """What a cancellation may hit right now."""
     closing: bool = False
+    left: list[Problem] = attrs.field(factory=list)
+    """What could not be undone; these are among the ``problems``, too."""
     _stack: list[_Undo] = attrs.field(factory=list)
 
     def lose_patience(self) -> None:
@@ -99,9 +101,11 @@ class UndoStack:
             started = anyio.current_time()
             try:
                 await self._leave(entry)
-            except (Exception, anyio.get_cancelled_exc_class()) as error:  # noqa: BLE001 - each exit runs whatever others do
+            except (Exception, SystemExit, anyio.get_cancelled_exc_class()) as error:  # noqa: BLE001 - each exit runs whatever others do
                 # Our own scopes let no cancellation out: one that comes here is a plugin's, or the dying loop's.
-                self.problems.append(_problem(entry, error, anyio.current_time() - started))
+                problem = _problem(entry, error, anyio.current_time() - started)
+                self.problems.append(problem)
+                self.left.append(problem)
             finally:
                 self._stack.pop()
 

@@ -39,8 +39,9 @@ class RuntimeInfo:
         name: ``docker``.
         load: ``"package.module:Class"`` of a `Runtime`; imported when it is first needed.
         summary: One line.
-        probe: ``"package.module:function"``, stdlib only and synchronous, for quick listings:
-            ``function(address: str, timeout_s: float) -> list[dict]``, each dict with ``run_id``, ``role``,
+        probe: ``"package.probe:states"``, stdlib only and synchronous, for quick listings. The module's and the
+            function's names are fixed, since the name comes back from the database; any other is not called.
+            ``states(address: str, timeout_s: float) -> list[dict]``, each dict with ``run_id``, ``role``,
             ``state`` (a `RunState` value), ``exit_code`` (int or ``None``), ``oci_runtime``, ``name`` (the
             agent's), ``id``. It raises OSError when the engine does not answer. Its package's ``__init__`` is not
             run: it may import its sibling modules, but nothing that is made there.

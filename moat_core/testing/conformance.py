@@ -83,14 +83,14 @@ class SandboxConformance(FileConformance):
     async def test_what_is_not_executable_is_126(self, sandbox: Sandbox) -> None:
         """A plain file, and a folder."""
         await run(sandbox, "echo true >/tmp/moat-plain; chmod 644 /tmp/moat-plain")
-        assert (await exec_command(sandbox, Command(("/tmp/moat-plain",)))).exit_code == 126  # noqa: S108
-        assert (await exec_command(sandbox, Command(("/tmp",)))).exit_code == 126  # noqa: S108
+        assert (await exec_command(sandbox, Command(("/tmp/moat-plain",)))).exit_code == 126
+        assert (await exec_command(sandbox, Command(("/tmp",)))).exit_code == 126
 
     async def test_a_checked_failure_carries_its_result(self, sandbox: Sandbox) -> None:
         """The result knows its argv and how long it took."""
         result = await run(sandbox, "sleep 0.05; echo no >&2; exit 3")
         assert result.argv[:2] == ("/bin/sh", "-c")
-        assert result.duration_s >= 0.05  # noqa: PLR2004
+        assert result.duration_s >= 0.05
         assert not result.ok
         assert (result.timed_out, result.truncated, result.oom_killed) == (False, False, False)
 
@@ -159,22 +159,22 @@ class SandboxConformance(FileConformance):
 
     async def test_who_does_not_read_stops_the_writer(self, sandbox: Sandbox) -> None:
         """Back-pressure goes all the way: the command stands still, and nobody's memory fills."""
-        path = "/tmp/moat-progress"  # noqa: S108
+        path = "/tmp/moat-progress"
         script = f"i=0; while :; do head -c 65536 /dev/zero; i=$((i+1)); echo $i >{path}; done"
         with anyio.fail_after(_LONG_S):
             async with sandbox.open_process(sh(f"echo $$; {script}")) as process:
                 pid = (await anext(aiter(process))).data.split()[0]
                 await _until_still(sandbox, path)
                 left = anyio.current_time()
-        assert anyio.current_time() - left < 10  # noqa: PLR2004 - a stuck writer is killed as quickly as any other
+        assert anyio.current_time() - left < 10  # a stuck writer is killed as quickly as any other
         await self._check_all_dead(sandbox, [pid], 1)
 
     async def test_waiting_drops_output_that_nobody_reads(self, sandbox: Sandbox) -> None:
         """A command that says much is not stuck because its owner only waits."""
         with anyio.fail_after(_LONG_S):
             async with sandbox.open_process(sh("head -c 5000000 /dev/zero; exit 9")) as process:
-                assert await process.wait() == 9  # noqa: PLR2004
-                assert await process.wait() == 9  # noqa: PLR2004
+                assert await process.wait() == 9
+                assert await process.wait() == 9
 
     # -- input -------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class SandboxConformance(FileConformance):
     async def test_input_that_is_not_read_harms_nobody(self, sandbox: Sandbox) -> None:
         """A command may end without having read its input."""
         result = await run(sandbox, "exit 4", stdin=b"x" * (3 * _MIB))
-        assert result.exit_code == 4  # noqa: PLR2004
+        assert result.exit_code == 4
 
     # -- what it is given --------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class SandboxConformance(FileConformance):
 
         async def hear(output: Output) -> None:
             said.extend(output.data)
-            if len(said.split()) == 3 and said.endswith(b"\n"):  # noqa: PLR2004
+            if len(said.split()) == 3 and said.endswith(b"\n"):
                 told.set()
 
         with anyio.fail_after(_LONG_S):
@@ -273,7 +273,7 @@ class SandboxConformance(FileConformance):
                 await process.signal(signal.SIGTERM)
                 rest = b"".join([output.data async for output in process])
                 assert rest == b"caught\n"
-                assert await process.wait() == 6  # noqa: PLR2004
+                assert await process.wait() == 6
         await self._check_all_dead(sandbox, pids, 1)
 
     async def test_many_commands_run_at_once(self, sandbox: Sandbox) -> None:

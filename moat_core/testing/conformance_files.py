@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileConformance"]
 
-_FOLDER = "/tmp/moat-files"  # noqa: S108 - inside the sandbox
+_FOLDER = "/tmp/moat-files"
 _MIB = 1024 * 1024
 NAMES = ["plain", "with space", "-dash", "ä漢", "new\nline", "quote'\"", "$HOME", "back\\slash", ".hidden", "x" * 200]
 
@@ -82,7 +82,7 @@ class FileConformance:
     async def test_a_file_beyond_the_limit_is_an_error(self, sandbox: Sandbox) -> None:
         """And one that has exactly so many bytes is not; nor does an endless one take for ever."""
         await files.write(sandbox, f"{_FOLDER}/large", b"x" * 1000)
-        assert len(await files.read(sandbox, f"{_FOLDER}/large", limit_bytes=1000)) == 1000  # noqa: PLR2004
+        assert len(await files.read(sandbox, f"{_FOLDER}/large", limit_bytes=1000)) == 1000
         with pytest.raises(SandboxError, match="more than 999 bytes"):
             await files.read(sandbox, f"{_FOLDER}/large", limit_bytes=999)
         with pytest.raises(SandboxError, match="more than 999 bytes"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ADDRESS_VARIABLE", "FakeEngine", "Fault", "Reply", "probe"]
+__all__ = ["ADDRESS_VARIABLE", "FakeEngine", "Fault", "Reply"]
 
 ADDRESS_VARIABLE = "MOAT_FAKE_ENGINE"
 """The environment variable that names the folder: where the runtime ``fake`` finds its engine."""
@@ -233,15 +233,3 @@ class FakeEngine:
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(data, file)
         os.replace(temporary, self._path(name))
-
-
-def probe(address: str, timeout_s: float) -> list[dict[str, Any]]:  # noqa: ARG001 - it answers at once or not at all
-    """See `moat_core.runtime.base.RuntimeInfo`."""
-    engine = FakeEngine(address)
-    if engine.is_down:
-        raise ConnectionRefusedError("The fake engine is down.")
-    keys = ("run_id", "role", "state", "exit_code", "oci_runtime")
-    return [
-        {"id": name, "name": data["agent"], **{key: data[key] for key in keys}}
-        for name, data in engine.containers().items()
-    ]

@@ -25,7 +25,7 @@ def moat_register_runtimes() -> list[RuntimeInfo]:
     """Offer the runtime ``fake``."""
     return [
         RuntimeInfo(
-            _NAME, "moat_core.testing.fakes:FakeRuntime", "Files in a folder.", probe="moat_core.testing.engine:probe"
+            _NAME, "moat_core.testing.fakes:FakeRuntime", "Files in a folder.", probe="moat_core.testing.probe:states"
         )
     ]
 

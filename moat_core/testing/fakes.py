@@ -153,12 +153,15 @@ class FakeContainer(_FakeObject):
 
     kind: ClassVar[str] = "fake.container"
     what: ClassVar[Kind] = "containers"
-    keepable: ClassVar[bool] = True
     labels: Mapping[str, str] = attrs.field(factory=dict, metadata={VOLATILE: True})
     agent: str = attrs.field(default="", metadata={VOLATILE: True})
     oci_runtime: str = attrs.field(default="runc", metadata={VOLATILE: True})
     command: tuple[str, ...] | None = attrs.field(default=None, metadata={VOLATILE: True})
     env: Mapping[str, str] = attrs.field(factory=dict, metadata={VOLATILE: True})
+
+    async def keep(self, ctx: ResourceContext) -> bool:  # noqa: ARG002
+        """See `Resource.keep`: a fake is always willing."""
+        return True
 
     async def create(self, ctx: ResourceContext) -> None:
         """Make it; it is not started yet."""

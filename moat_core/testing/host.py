@@ -135,9 +135,7 @@ class HostProcess(Process):
             group.start_soon(self._pump, "stderr", self._inner.stderr, send)
 
     @staticmethod
-    async def _pump(
-        stream: Stream, source: anyio.abc.ByteReceiveStream, send: MemoryObjectSendStream[Output]
-    ) -> None:
+    async def _pump(stream: Stream, source: anyio.abc.ByteReceiveStream, send: MemoryObjectSendStream[Output]) -> None:
         async for data in source:
             await send.send(Output(stream, data))
 

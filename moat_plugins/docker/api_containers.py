@@ -81,11 +81,6 @@ class Containers:
         found = await self._engine.call("list containers", "GET", "/containers/json", params=params)
         return cast("list[dict[str, Any]]", found)
 
-    async def put_archive(self, name: str, folder: str, tar: bytes) -> None:
-        """PUT /containers/{id}/archive: unpack TAR in FOLDER. Before the start only: gVisor does not see it later."""
-        params = {"path": folder, "noOverwriteDirNonDir": "1"}
-        await self._engine.call("put files into the container", "PUT", _path(name, "archive"), params=params, data=tar)
-
     def logs(self, name: str, *, tail: int | None, follow: bool) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """GET /containers/{id}/logs: raw pieces, framed unless the container has a terminal."""
         params = {"stdout": "1", "stderr": "1", "follow": "1" if follow else "0"}

@@ -35,11 +35,6 @@ class Networks:
         """DELETE /networks/{id}."""
         await self._engine.call("remove the network", "DELETE", f"/networks/{quote(name, safe='')}")
 
-    async def connect(self, name: str, container: str) -> None:
-        """POST /networks/{id}/connect."""
-        path = f"/networks/{quote(name, safe='')}/connect"
-        await self._engine.call("connect to the network", "POST", path, body={"Container": container})
-
     async def disconnect(self, name: str, container: str) -> None:
         """POST /networks/{id}/disconnect, by force."""
         path = f"/networks/{quote(name, safe='')}/disconnect"
@@ -59,10 +54,11 @@ class Volumes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def create(self, name: str, labels: Mapping[str, str]) -> None:
-        """POST /volumes/create; one that is there already is left as it is."""
+    async def create(self, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+        """POST /volumes/create; one that is there already is left as it is. Return what there is now."""
         body = {"Name": name, "Labels": dict(labels)}
-        await self._engine.call("create the volume", "POST", "/volumes/create", body=body)
+        made = await self._engine.call("create the volume", "POST", "/volumes/create", body=body)
+        return cast("dict[str, Any]", made)
 
     async def remove(self, name: str) -> None:
         """DELETE /volumes/{name}."""

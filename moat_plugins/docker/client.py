@@ -8,6 +8,7 @@ Source of the paths: Docker Engine API v1.45.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -56,11 +57,23 @@ class Engine:
         self.images = Images(self)
         self.networks = Networks(self)
         self.volumes = Volumes(self)
+        self.made: set[tuple[str, str]] = set()
+        """Kind and name of what this process made, and has not removed: no need to look whose it is."""
         self.ready_networks: set[str] = set()
         """Shared networks that this process has seen to be right; see `network`."""
         self._docker = docker
         self._asking = anyio.Lock()
-        self._info: dict[str, Any] | None = None
+        self._info: dict[str, Any] = {}
+
+    def with_timeout(self, timeout_s: float | None) -> Engine:
+        """Return this connection as somebody sees it who gives each call TIMEOUT_S; ``None`` changes nothing."""
+        if not timeout_s:
+            return self
+        view = copy.copy(self)  # everything but the deadline is shared
+        view.timeout_s = timeout_s
+        view.containers, view.images = Containers(view), Images(view)
+        view.networks, view.volumes = Networks(view), Volumes(view)
+        return view
 
     @classmethod
     async def connect(cls, address: str = "", *, timeout_s: float | None = None) -> Self:
@@ -89,14 +102,9 @@ class Engine:
     async def info(self) -> dict[str, Any]:
         """GET /info, asked once: versions, OCI runtimes, storage, resources of the engine's machine."""
         async with self._asking:  # of many runs that open at once, one asks
-            if self._info is None:
-                self._info = await self.call("describe itself", "GET", "/info")
+            if not self._info:
+                self._info.update(await self.call("describe itself", "GET", "/info"))
         return self._info
-
-    async def disk_usage(self) -> dict[str, Any]:
-        """GET /system/df: may take seconds on a busy machine."""
-        usage: dict[str, Any] = await self.call("measure its disk", "GET", "/system/df", timeout_s=120)
-        return usage
 
     async def call(
         self,
@@ -106,7 +114,6 @@ class Engine:
         *,
         params: Mapping[str, str] | None = None,
         body: Any = None,
-        data: bytes | None = None,
         timeout_s: float | None = None,
     ) -> Any:
         """Make one request and return its JSON answer, ``None`` if it is empty.
@@ -114,7 +121,6 @@ class Engine:
         Args:
             doing: What it is for, after "cannot" in messages.
             body: Sent as JSON.
-            data: Sent as a tar archive.
             timeout_s: Deadline; the connection's by default, ``inf`` for none.
 
         Raises:
@@ -122,11 +128,8 @@ class Engine:
             EngineTimeout: It did not answer in time.
             RuntimeUnavailable: It has gone.
         """
-        headers = {"Content-Type": "application/x-tar"} if data is not None else None
         with self.calling(doing, timeout_s):
-            async with self._docker.session.request(
-                method, self.url(path), params=params, json=body, data=data, headers=headers
-            ) as response:
+            async with self._docker.session.request(method, self.url(path), params=params, json=body) as response:
                 await self._check(doing, response)
                 return _parse(doing, await response.read())
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-__all__ = ["HOME", "IMAGE", "KEEP", "NAME", "OCI_RUNTIME", "ROLE", "RUN_ID", "SHARED", "USER", "make_home"]
+__all__ = ["IMAGE", "KEEP", "NAME", "OCI_RUNTIME", "OWNER", "ROLE", "RUN_ID", "SHARED", "USER"]
 
 RUN_ID = "moat.run-id"
 ROLE = "moat.role"
 """``main`` for a run's own container; sidecars name theirs."""
-HOME = "moat.home"
-"""Whose, see `make_home`: one engine may serve several MOAT_HOMEs, and none may touch another's."""
+OWNER = "moat.owner"
+"""Whose MOAT_HOME it belongs to: one engine may serve several, and none may touch another's."""
 NAME = "moat.name"
 KEEP = "moat.keep"
 OCI_RUNTIME = "moat.oci-runtime"
@@ -19,11 +17,3 @@ USER = "moat.user"
 """``uid:gid`` of the run's user, for an exec from another process."""
 SHARED = "moat.shared"
 IMAGE = "moat.image"
-
-
-def make_home(locks: str | os.PathLike[str]) -> str:
-    """Return the mark of the MOAT_HOME whose folder of locks is LOCKS, unlike any other machine's."""
-    import hashlib
-
-    text = f"{os.uname().nodename}\0{os.path.realpath(locks)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

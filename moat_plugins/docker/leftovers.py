@@ -10,11 +10,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from moat_core.errors import RuntimeUnavailable
-from moat_core.types import Leftover
-from moat_plugins.docker import labels
-from moat_plugins.docker.network import SHARED
-from moat_plugins.docker.resources import DockerContainer, DockerImage, DockerNetwork, DockerVolume
+import anyio
+
+from moat_core.errors import HostError, RuntimeUnavailable
+from moat_core.types import Leftover, Problem
+from moat_plugins.docker import labels, network
+from moat_plugins.docker.resources import (
+    DockerContainer,
+    DockerImage,
+    DockerNetwork,
+    DockerSharedNetwork,
+    DockerVolume,
+)
 from moat_plugins.docker.runtime import DockerRuntime
 
 if TYPE_CHECKING:
@@ -23,41 +30,64 @@ if TYPE_CHECKING:
 
 __all__ = ["find_leftovers"]
 
-Found = tuple[str, Callable[[str, str], Any], Mapping[str, Any], str]
+_CONNECT_S = 3.0
+_LOOK_S = 15.0
+
+Found = tuple[str, Callable[..., Any], Mapping[str, Any], str]
 """Kind, resource class, what the engine says of it, name."""
 
 
 async def find_leftovers(upkeep: Upkeep) -> list[Leftover]:
-    """Find what `moat_find_leftovers` asks for, on every engine that runs of ours were made at.
+    """Find what `moat_find_leftovers` asks for: on the default engine, and where there may be something of ours.
 
-    Containers come before networks and volumes, which they hold.
+    All are asked at once. One that does not answer is reported, and hides nothing of the others.
     """
-    leftovers: list[Leftover] = []
-    for address in _addresses(upkeep):
+    remembered = {address for runtime, address in upkeep.addresses() if runtime == "docker"}
+    addresses = sorted(remembered | set(_default_address()))
+    found: dict[str, list[Leftover]] = {}
+
+    async def look(address: str) -> None:
         try:
-            runtime = await upkeep.connection(DockerRuntime, address)
-        except RuntimeUnavailable:
-            if not upkeep.automatic and address:
-                raise
-            continue  # no engine, nothing left on it that could be removed
-        leftovers += await _of_runs(runtime, upkeep)
-        if not upkeep.automatic:
-            leftovers += await _shared(runtime)
-    return leftovers
+            found[address] = await _look(upkeep, address)
+        except (HostError, TimeoutError) as error:
+            # The reaper stumbles over its rows there anyway; where nothing is remembered, nothing is missed.
+            if not upkeep.automatic and address in remembered:
+                upkeep.report(_problem(address, error))
+
+    async with anyio.create_task_group() as group:
+        for address in addresses:
+            group.start_soon(look, address)
+    return [leftover for address in addresses for leftover in found.get(address, ())]
 
 
-def _addresses(upkeep: Upkeep) -> list[str]:
-    known = [address for runtime, address in upkeep.addresses() if runtime == "docker"]
-    return list(dict.fromkeys(known)) or [""]
+def _default_address() -> list[str]:
+    try:
+        return [DockerRuntime.find_address()]
+    except RuntimeUnavailable:
+        return []
+
+
+async def _look(upkeep: Upkeep, address: str) -> list[Leftover]:
+    """Containers come before networks and volumes, which they hold."""
+    with anyio.fail_after(_CONNECT_S):
+        runtime = await upkeep.connection(DockerRuntime, address)
+    with anyio.fail_after(_LOOK_S):
+        leftovers = await _of_runs(runtime, upkeep)
+        return leftovers if upkeep.automatic else leftovers + await _shared(runtime)
+
+
+def _problem(address: str, error: Exception) -> Problem:
+    if isinstance(error, HostError):
+        return Problem(error.message, error.hint, address)
+    return Problem(f"The Docker engine at {address} did not answer in time.", "Is it well? `moat doctor`.", address)
 
 
 async def _of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:
     leftovers = []
-    home = labels.make_home(upkeep.store.home.locks)
     async for kind, resource, item, name in _labelled(runtime.engine):
         marks = item.get("Labels") or {}
         run_id = str(marks.get(labels.RUN_ID, ""))
-        if marks.get(labels.HOME) != home or upkeep.is_live(run_id) or upkeep.is_known(run_id):
+        if marks.get(labels.OWNER) != upkeep.owner or upkeep.is_live(run_id) or upkeep.is_known(run_id):
             continue
         kept = marks.get(labels.KEEP) == "true"
         leftovers.append(
@@ -65,7 +95,7 @@ async def _of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:
                 kind=kind,
                 name=name,
                 reason="It was kept on request." if kept else "Its run is over and nobody remembers it.",
-                resource=resource(runtime.address, name),
+                resource=resource(runtime.address, name, owner=upkeep.owner),
                 run_id=run_id,
                 automatic=not kept,
                 created=_created(item),
@@ -109,13 +139,13 @@ async def _shared(runtime: DockerRuntime) -> list[Leftover]:
     return leftovers + [
         Leftover(
             kind="network",
-            name=SHARED,
+            name=network.SHARED,
             reason="No container is on it; it is made again when it is needed.",
-            resource=DockerNetwork(runtime.address, SHARED),
+            resource=DockerSharedNetwork(runtime.address, network.SHARED),
             created=_created(item),
         )
         for item in networks
-        if item["Name"] == SHARED and not (await engine.networks.inspect(item["Id"])).get("Containers")
+        if item["Name"] == network.SHARED and not (await engine.networks.inspect(item["Id"])).get("Containers")
     ]
 
 

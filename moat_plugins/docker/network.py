@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moat_core.plan import Plan
     from moat_plugins.docker.client import Engine
 
-__all__ = ["SHARED", "RunNetwork", "ensure_shared", "open_network"]
+__all__ = ["SHARED", "RunNetwork", "ensure_shared", "make_shared", "open_network"]
 
 SHARED = "moat"
 """Name of the shared bridge network."""
@@ -58,14 +58,13 @@ class RunNetwork:
 @asynccontextmanager
 async def open_network(run: Run) -> AsyncIterator[None]:
     """Provide the run's `RunNetwork`; one of its own is undone by the ledger."""
-    run.labels[labels.HOME] = labels.make_home(run.locks)  # before anything that carries them is made
     if run.plan.network == "none":
         run.provide(RunNetwork("none"))
     elif needs_own_network(run.plan):
         runtime = await connect_run(run)
         name = f"moat-{run.id}"
         config = {"Driver": "bridge", "EnableIPv6": False, "Labels": {**run.labels, labels.ROLE: "network"}}
-        await run.acquire(DockerNetwork(runtime.address, name, config))
+        await run.acquire(DockerNetwork(runtime.address, name, config, timeout_s=runtime.engine.timeout_s))
         run.provide(RunNetwork(name))
     else:
         runtime = await connect_run(run)
@@ -95,11 +94,12 @@ async def ensure_shared(engine: Engine, locks: Path, *, again: bool = False) -> 
     if not await _is_there(engine):
         async with hold_lock(locks, f"network {SHARED}", _LOCK_S):
             if not await _is_there(engine):
-                await _create(engine)
+                await make_shared(engine)
     engine.ready_networks.add(SHARED)
 
 
-async def _create(engine: Engine) -> None:
+async def make_shared(engine: Engine) -> None:
+    """Make the shared network; that it is there already is fine."""
     try:
         await engine.networks.create(SHARED, _SHARED_CONFIG)
     except EngineError as error:

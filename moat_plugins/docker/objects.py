@@ -27,7 +27,9 @@ __all__ = [
     "remove_container",
     "remove_image",
     "remove_network",
+    "remove_shared_network",
     "remove_volume",
+    "stop_container",
 ]
 
 T = TypeVar("T")
@@ -38,6 +40,8 @@ _BUSY = (403, 409, 500, 503)
 _ATTEMPTS = 8
 _PAUSE_S = 0.1
 _RESTART_S = 4.0
+_STOP_S = 5.0
+_IN_USE = "active endpoints"
 _SUBNET_ATTEMPTS = 16
 _POOL = ipaddress.ip_network("10.200.0.0/13")
 _POOL_PREFIX = 26
@@ -45,12 +49,24 @@ _POOL_PREFIX = 26
 
 async def create_container(engine: Engine, name: str, config: Mapping[str, Any]) -> str:
     """Create a container and return its id."""
-    return await _uninterrupted(engine.containers.create(name, config))
+    made = await _uninterrupted(engine.containers.create(name, config))
+    engine.made.add(("container", name))
+    return made
 
 
 async def create_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> str:
-    """Create a volume and return its name."""
-    await _uninterrupted(engine.volumes.create(name, labels))
+    """Create a volume and return its name.
+
+    Raises:
+        EngineError: Somebody else's has that name: the engine answers with it as if it had made it.
+    """
+    made = await _uninterrupted(engine.volumes.create(name, labels))
+    if not _carries(made.get("Labels"), labels):
+        raise EngineError(
+            f"A volume '{name}' exists already, and is not ours.",
+            status=_CONFLICT,
+            hint=f"Look at it with `docker volume inspect {name}`; `docker volume rm {name}` removes it.",
+        )
     return name
 
 
@@ -61,11 +77,16 @@ async def create_network(engine: Engine, name: str, config: Mapping[str, Any]) -
     one is chosen here, at random so that two runs do not race for the same; the engine refuses what overlaps.
     """
     try:
-        return await _uninterrupted(engine.networks.create(name, config))
+        made = await _uninterrupted(engine.networks.create(name, config))
     except EngineError as error:
         if not _is_about(error, "address pool"):
             raise
-        exhausted = error
+        made = await _create_small_network(engine, name, config, error)
+    engine.made.add(("network", name))
+    return made
+
+
+async def _create_small_network(engine: Engine, name: str, config: Mapping[str, Any], exhausted: EngineError) -> str:
     for _ in range(_SUBNET_ATTEMPTS):
         ipam = {"Driver": "default", "Config": [{"Subnet": _random_subnet()}]}
         try:
@@ -82,12 +103,28 @@ def _random_subnet() -> str:
     return f"{ipaddress.ip_address(start)}/{_POOL_PREFIX}"
 
 
-async def remove_container(engine: Engine, name: str) -> bool:
-    """Kill and remove a container; return whether there was one."""
+async def stop_container(engine: Engine, name: str) -> bool:
+    """Kill a container that still runs; return whether it stands still now."""
+    with suppress(EngineError, RuntimeUnavailable), anyio.move_on_after(_STOP_S):
+        if (await engine.containers.inspect(name))["State"]["Running"]:
+            await engine.containers.stop(name, 0)
+            return not (await engine.containers.inspect(name))["State"]["Running"]
+        return True
+    return False
+
+
+async def remove_container(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
+    """Kill and remove a container of ours, which carries MARKS; return whether there was one."""
 
     async def remove() -> bool:
         try:
-            await engine.containers.remove(name)
+            target = name
+            if ("container", name) not in engine.made:
+                found = await engine.containers.inspect(name)
+                if not _carries(found["Config"].get("Labels"), marks):
+                    return False
+                target = str(found["Id"])  # another may get the name meanwhile
+            await engine.containers.remove(target)
         except EngineError as error:
             if error.status == _MISSING:
                 return False
@@ -99,24 +136,45 @@ async def remove_container(engine: Engine, name: str) -> bool:
             raise
         return True
 
-    return await _insist(remove)
+    removed = await _insist(remove)
+    engine.made.discard(("container", name))
+    return removed
 
 
-async def remove_network(engine: Engine, name: str) -> bool:
-    """Disconnect everything from a network and remove it; return whether there was one."""
+async def remove_network(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
+    """Remove a run's own network, which carries MARKS, with all its connections; return whether there was one."""
 
     async def remove() -> bool:
+        target = name
         try:
-            await engine.networks.remove(name)
+            if ("network", name) not in engine.made:
+                found = await engine.networks.inspect(name)
+                if not _carries(found.get("Labels"), marks):
+                    return False
+                target = str(found["Id"])
+            await engine.networks.remove(target)
         except EngineError as error:
             if error.status == _MISSING:
                 return False
-            if _is_about(error, "active endpoints"):
-                await _disconnect_all(engine, name)
+            if _is_about(error, _IN_USE):
+                await _disconnect_all(engine, target)
             raise
         return True
 
-    return await _insist(remove)
+    removed = await _insist(remove)
+    engine.made.discard(("network", name))
+    return removed
+
+
+async def remove_shared_network(engine: Engine, name: str) -> bool:
+    """Remove a network unless something is on it; return whether it was removed. Nothing is ever disconnected."""
+    try:
+        await engine.networks.remove(name)
+    except EngineError as error:
+        if error.status == _MISSING or _is_about(error, _IN_USE):
+            return False
+        raise
+    return True
 
 
 async def _disconnect_all(engine: Engine, name: str) -> None:
@@ -126,12 +184,17 @@ async def _disconnect_all(engine: Engine, name: str) -> None:
                 await engine.networks.disconnect(name, container)
 
 
-async def remove_volume(engine: Engine, name: str) -> bool:
-    """Remove a volume; return whether there was one. One that a container holds is tried again for a while."""
+async def remove_volume(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
+    """Remove a volume of ours, which carries MARKS; return whether there was one.
+
+    One that a container holds is tried again for a while.
+    """
 
     async def remove() -> bool:
         try:
-            await engine.volumes.inspect(name)  # a forced removal of a missing volume would answer 204
+            found = await engine.volumes.inspect(name)  # a forced removal of a missing volume would answer 204, too
+            if not _carries(found.get("Labels"), marks):
+                return False
             await engine.volumes.remove(name)
         except EngineError as error:
             if error.status == _MISSING:
@@ -176,6 +239,10 @@ async def _insist(remove: Callable[[], Awaitable[bool]]) -> bool:
                 raise
         await anyio.sleep(_PAUSE_S * 2 ** min(attempt, 4))
     return found
+
+
+def _carries(labels: Mapping[str, str] | None, marks: Mapping[str, str]) -> bool:
+    return marks.items() <= (labels or {}).items()
 
 
 def _is_about(error: EngineError, words: str) -> bool:

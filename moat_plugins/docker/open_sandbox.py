@@ -1,4 +1,4 @@
-"""The context that makes a run's container: create, attach, start, verify, wait for the init steps, yield.
+"""The context that makes a run's container: create, attach, start, wait for the init steps, yield.
 
 The container is the ledger's. What is left to do at the end is to let the command end by itself where that was asked
 for; then its release removes it.
@@ -44,7 +44,7 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
     """Make and start the run's container; see the module.
 
     Raises:
-        SandboxUnavailable: The engine would not start it with the OCI runtime that was asked for.
+        SandboxUnavailable: The engine does not know the OCI runtime that was asked for.
         SandboxNotReady: The init steps failed, or took too long.
         EngineError: It could not be created or started.
     """
@@ -53,7 +53,6 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
     try:
         main = await sandbox.attach()
         await _start(run, runtime, sandbox)
-        _verify(run, sandbox)
         if run.plan.command is None:
             await _wait_until_ready(main, sandbox)
             await sandbox.detach()
@@ -64,12 +63,15 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
 
 
 async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:
-    """Create it. An image that `moat clean` removed since we looked is made again, once."""
+    """Create it. What `moat clean` removed since we looked is made again, once: the image, the shared network."""
     plan = run.plan
     try:
         container = await _acquire(run, runtime, run.image)
     except ImageError:
         container = await _acquire(run, runtime, await resolve_image(run))
+    except EngineError as error:
+        await _make_network_again(run, runtime, error)
+        container = await _acquire(run, runtime, run.image)
     info = SandboxInfo(container, run.id, "main", RunState.STARTING, plan.name, plan.oci_runtime or "")
     user = f"{plan.user.uid}:{plan.user.gid}"
     return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, stdin=plan.stdin)
@@ -84,7 +86,8 @@ async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
         network=run.get(RunNetwork).name,
         stop_s=max(1, round(run.grace_s)),
     )
-    made: str = await run.acquire(DockerContainer(runtime.address, make_name(run.id), config))
+    container = DockerContainer(runtime.address, make_name(run.id), config, timeout_s=runtime.engine.timeout_s)
+    made: str = await run.acquire(container)
     return made
 
 
@@ -95,9 +98,7 @@ async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> No
         try:
             await containers.start(sandbox.info.id)
         except EngineError as error:
-            if not run.get(RunNetwork).shared or not _network_is_gone(error):
-                raise
-            await ensure_shared(runtime.engine, run.locks, again=True)
+            await _make_network_again(run, runtime, error)
             await containers.start(sandbox.info.id)
     except SandboxUnavailable as error:
         raise SandboxUnavailable(
@@ -108,18 +109,12 @@ async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> No
     await sandbox.refresh()
 
 
-def _network_is_gone(error: EngineError) -> bool:
+async def _make_network_again(run: Run, runtime: DockerRuntime, error: EngineError) -> None:
+    """Make the shared network again if ERROR says that it is gone; else raise ERROR (some engines say it late)."""
     text = str(error.details.get("engine_message", "")).lower()
-    return "network" in text and "not found" in text
-
-
-def _verify(run: Run, sandbox: DockerSandbox) -> None:
-    wanted, got = run.plan.oci_runtime, sandbox.info.oci_runtime
-    if wanted is not None and wanted != got:
-        raise SandboxUnavailable(
-            f"The engine started the container with '{got}' although '{wanted}' was asked for.",
-            hint="Look at the engine's configuration; moat has ended the run rather than go on less isolated.",
-        )
+    if not run.get(RunNetwork).shared or "network" not in text or "not found" not in text:
+        raise error
+    await ensure_shared(runtime.engine, run.locks, again=True)
 
 
 async def _wait_until_ready(main: MainProcess, sandbox: DockerSandbox) -> None:

@@ -1,6 +1,7 @@
 """What this plugin puts in the ledger. Light to import: the engine's client comes with the first use.
 
-Every name is known before the thing is made, and every thing is labelled, so that it is found again either way.
+Every name is known before the thing is made, and every thing is labelled, so that it is found again either way. What
+is released must carry the run's labels: a name may be somebody else's, and then creating failed for that reason.
 """
 
 from __future__ import annotations
@@ -11,12 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from moat_core.ledger.resource import VOLATILE, Resource
+from moat_plugins.docker import labels
 
 if TYPE_CHECKING:
     from moat_core.ledger import ResourceContext
     from moat_plugins.docker.client import Engine
 
-__all__ = ["RESOURCES", "DockerContainer", "DockerImage", "DockerNetwork", "DockerVolume"]
+__all__ = ["RESOURCES", "DockerContainer", "DockerImage", "DockerNetwork", "DockerSharedNetwork", "DockerVolume"]
+
+
+def _owner_in_config(resource: DockerContainer | DockerNetwork) -> str:
+    return str((resource.config.get("Labels") or {}).get(labels.OWNER, ""))
+
+
+def _owner_in_labels(resource: DockerVolume) -> str:
+    return resource.labels.get(labels.OWNER, "")
 
 
 @attrs.frozen
@@ -27,25 +37,35 @@ class DockerContainer(Resource):
         address: The engine's; see `endpoint`.
         name: ``moat-`` and the run's id, with ``-role`` for a sidecar.
         config: Body of POST /containers/create, labels included; it holds the run's environment, so it is not stored.
+        owner: What its label `labels.OWNER` says; ``""`` for none.
+        timeout_s: What one call to make it may take; the connection's by default.
     """
 
     kind: ClassVar[str] = "docker.container"
-    keepable: ClassVar[bool] = True
     address: str
     name: str
     config: Mapping[str, Any] = attrs.field(factory=dict, repr=False, metadata={VOLATILE: True})
+    owner: str = attrs.field(default=attrs.Factory(_owner_in_config, takes_self=True), kw_only=True)
+    timeout_s: float | None = attrs.field(default=None, kw_only=True, metadata={VOLATILE: True})
 
     async def create(self, ctx: ResourceContext) -> str:
         """Create it; it is not started."""
         from moat_plugins.docker import objects
 
-        return await objects.create_container(await _engine(ctx, self.address), self.name, self.config)
+        engine = (await _engine(ctx, self.address)).with_timeout(self.timeout_s)
+        return await objects.create_container(engine, self.name, self.config)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Kill and remove it, with its anonymous volumes."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_container(await _engine(ctx, self.address), self.name)
+        return await objects.remove_container(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
+
+    async def keep(self, ctx: ResourceContext) -> bool:
+        """Agree if it stands still, or can be stopped: nothing that runs is left behind."""
+        from moat_plugins.docker import objects
+
+        return await objects.stop_container(await _engine(ctx, self.address), self.name)
 
 
 @attrs.frozen
@@ -54,34 +74,64 @@ class DockerNetwork(Resource):
 
     Args:
         config: Body of POST /networks/create without the name.
+        owner: See `DockerContainer`, as for ``timeout_s``.
     """
 
     kind: ClassVar[str] = "docker.network"
     address: str
     name: str
     config: Mapping[str, Any] = attrs.field(factory=dict, repr=False, metadata={VOLATILE: True})
+    owner: str = attrs.field(default=attrs.Factory(_owner_in_config, takes_self=True), kw_only=True)
+    timeout_s: float | None = attrs.field(default=None, kw_only=True, metadata={VOLATILE: True})
 
     async def create(self, ctx: ResourceContext) -> str:
         """Create it, in a small subnet if the engine's pools are used up."""
         from moat_plugins.docker import objects
 
-        return await objects.create_network(await _engine(ctx, self.address), self.name, self.config)
+        engine = (await _engine(ctx, self.address)).with_timeout(self.timeout_s)
+        return await objects.create_network(engine, self.name, self.config)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Disconnect what is still on it, and remove it."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_network(await _engine(ctx, self.address), self.name)
+        return await objects.remove_network(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
+
+
+@attrs.frozen
+class DockerSharedNetwork(Resource):
+    """The network that runs share. They do not acquire it; this is how ``moat clean`` removes it."""
+
+    kind: ClassVar[str] = "docker.shared-network"
+    address: str
+    name: str
+
+    async def create(self, ctx: ResourceContext) -> None:
+        """Make it as runs would."""
+        from moat_plugins.docker import network
+
+        await network.make_shared(await _engine(ctx, self.address))
+
+    async def release(self, ctx: ResourceContext) -> bool:
+        """Remove it, unless a run is on it by now: no live run may lose its network."""
+        from moat_plugins.docker import objects
+
+        return await objects.remove_shared_network(await _engine(ctx, self.address), self.name)
 
 
 @attrs.frozen
 class DockerVolume(Resource):
-    """A named volume of one run's own. `create` returns its name."""
+    """A named volume of one run's own. `create` returns its name.
+
+    Args:
+        owner: See `DockerContainer`.
+    """
 
     kind: ClassVar[str] = "docker.volume"
     address: str
     name: str
     labels: Mapping[str, str] = attrs.field(factory=dict, metadata={VOLATILE: True})
+    owner: str = attrs.field(default=attrs.Factory(_owner_in_labels, takes_self=True), kw_only=True)
 
     async def create(self, ctx: ResourceContext) -> str:
         """Create it, empty."""
@@ -93,7 +143,7 @@ class DockerVolume(Resource):
         """Remove it and what is in it."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_volume(await _engine(ctx, self.address), self.name)
+        return await objects.remove_volume(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
 
 
 @attrs.frozen
@@ -119,7 +169,12 @@ class DockerImage(Resource):
         return await objects.remove_image(await _engine(ctx, self.address), self.name)
 
 
-RESOURCES: tuple[type[Resource], ...] = (DockerContainer, DockerNetwork, DockerVolume, DockerImage)
+RESOURCES: tuple[type[Resource], ...] = (DockerContainer, DockerNetwork, DockerSharedNetwork, DockerVolume, DockerImage)
+
+
+def _marks(ctx: ResourceContext, owner: str) -> dict[str, str]:
+    """Return the labels that tell what is ours."""
+    return {labels.RUN_ID: ctx.run_id} | ({labels.OWNER: owner} if owner else {})
 
 
 async def _engine(ctx: ResourceContext, address: str) -> Engine:

@@ -111,9 +111,7 @@ class DockerRuntime(Runtime):
 async def connect_run(run: Run) -> DockerRuntime:
     """Return the connection that RUN's containers are made through, with the deadline that its config asks for."""
     runtime = await run.connection(DockerRuntime, run.address)
-    if timeout_s := run.plan.details.get("docker", {}).get("timeout_s"):
-        runtime.engine.timeout_s = timeout_s
-    return runtime
+    return DockerRuntime(runtime.engine.with_timeout(run.plan.details.get("docker", {}).get("timeout_s")))
 
 
 def _is_desktop(info: Mapping[str, Any]) -> bool:

@@ -1,6 +1,8 @@
 """What is only known when the run opens: where moat's own state is, and how the engine maps user ids.
 
-A run that could write to the state folder could forge the ledger, by which moat removes things on the host.
+A run that could write to the state folder could forge the ledger, by which moat removes things on the host. A cover
+over the folder does not help where the run can write: it renames a folder above (rename(2) refuses only what is a
+mount point itself) and makes another of the same name.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["fit_user", "hide", "shield"]
 
 _EMPTY_BYTES = 64 * 1024
+_MOST_LINKS = 40
+"""As many as the kernel follows; path_resolution(7)."""
 
 
 @asynccontextmanager
@@ -45,25 +49,76 @@ async def shield(run: Run) -> AsyncIterator[None]:
 
 
 def hide(plan: Plan, state: Path) -> Plan:
-    """Return PLAN with an empty folder over STATE, wherever a mount would show it.
+    """Return PLAN with an empty folder over STATE, wherever a mount that cannot be written to would show it.
 
     Raises:
-        WorkspaceError: The workspace is STATE or in it.
+        WorkspaceError: A mount that can be written to holds STATE, is in it, or holds something that leads to it.
     """
-    real = Path(os.path.realpath(state))
-    if Path(os.path.realpath(plan.workspace)).is_relative_to(real):
+    ways = [*_ways(state), str(state)]
+    for mount in plan.mounts:
+        if mount.read_only:
+            continue
+        if _within(mount.source, str(state)) is not None:
+            what = "is in moat's own state folder"
+        elif any(_within(way, mount.source) is not None for way in ways):
+            what = f"holds moat's own state folder, {state}, or what leads to it: the run could forge it"
+        else:
+            continue
+        where = "workspace" if mount.source == str(plan.workspace) else "mounted folder"
         raise WorkspaceError(
-            f"The workspace {plan.workspace} is in moat's own state folder.", hint="Name another folder."
+            f"The {where} {mount.source} {what}.",
+            hint="Name another folder, or set MOAT_HOME to one that no run is given.",
         )
-    covers = tuple(Tmpfs(target, _EMPTY_BYTES, ("mode=0700",)) for target in _places(plan, real))
+    covers = tuple(Tmpfs(target, _EMPTY_BYTES, ("mode=0700",)) for target in _places(plan, state))
     return attrs.evolve(plan, tmpfs=(*plan.tmpfs, *covers)) if covers else plan
 
 
-def _places(plan: Plan, real: Path) -> Iterator[str]:
+def _places(plan: Plan, state: Path) -> Iterator[str]:
+    """Yield where STATE would be seen inside."""
     for mount in plan.mounts:
-        source = Path(os.path.realpath(mount.source))
-        if real != source and real.is_relative_to(source) and real.is_dir():
-            yield posixpath.join(mount.target, *real.relative_to(source).parts)
+        rest = _within(str(state), mount.source)
+        if rest is not None and rest.parts and state.is_dir():
+            yield posixpath.join(mount.target, *rest.parts)
+
+
+def _within(path: str, folder: str) -> Path | None:
+    """Return what leads from FOLDER to PATH, ``None`` if PATH is not in it.
+
+    The folders are compared by identity: bind mounts, and systems that ignore case, give one folder many names.
+    """
+    real = Path(os.path.realpath(path))
+    for above in (real, *real.parents):
+        try:
+            if os.path.samefile(above, folder):
+                return real.relative_to(above)
+        except OSError:
+            continue  # not there yet, or not for us to see
+    return None
+
+
+def _ways(path: Path) -> set[str]:
+    """Return every folder with an entry that decides where PATH leads, those behind symbolic links included."""
+    ways, here = set[str](), "/"
+    rest, links = list(reversed(path.parts)), 0
+    while rest:
+        name = rest.pop()
+        if name in {"", ".", "/"}:
+            continue
+        ways.add(here)
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        entry = os.path.join(here, name)
+        if not os.path.islink(entry):
+            here = entry
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            break
+        target = os.readlink(entry)
+        here = "/" if target.startswith("/") else here
+        rest += reversed(target.split("/"))
+    return ways
 
 
 def fit_user(plan: Plan) -> Plan:

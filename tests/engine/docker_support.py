@@ -15,6 +15,8 @@ from moat_plugins.docker.network import open_network
 from moat_plugins.docker.open_sandbox import open_sandbox
 from moat_plugins.docker.runtime import DockerRuntime
 
+OWNER = "0123456789abcdef"
+"""Whose the things of a `FakeRun` are."""
 NAME_SERVERS = tuple(
     line.split()[1] for line in Path("/etc/resolv.conf").read_text().splitlines() if line.startswith("nameserver")
 )
@@ -34,7 +36,7 @@ class FakeRun:
         self.plan = plan
         self.address = address
         self.locks = Path(folder) / "locks"
-        self.labels = {"moat.run-id": plan.run_id, "moat.name": plan.name}
+        self.labels = {"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": OWNER}
         self.hosts = {}
         self.image = plan.image.reference
         self.grace_s = 10.0
@@ -71,6 +73,32 @@ class FakeRun:
 
     def progress(self, task, text="", **numbers):
         self.told.append((task, text, numbers))
+
+
+class FakeUpkeep:
+    """What `moat_core.ledger.Upkeep` offers to hooks."""
+
+    def __init__(self, connections, *, live=(), known=(), automatic=True, address=(), owner=OWNER):
+        self.automatic = automatic
+        self.owner = owner
+        self.problems = []
+        self._connections, self._live, self._known = connections, live, known
+        self._addresses = [address] if isinstance(address, str) else address
+
+    def addresses(self):
+        return [("docker", address) for address in self._addresses]
+
+    def report(self, problem):
+        self.problems.append(problem)
+
+    async def connection(self, kind, address):
+        return await self._connections.get(kind, address)
+
+    def is_live(self, run_id):
+        return run_id in self._live
+
+    def is_known(self, run_id):
+        return run_id in self._known
 
 
 @asynccontextmanager

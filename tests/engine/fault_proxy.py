@@ -27,12 +27,22 @@ class FaultProxy:
         self._path, self._engine = str(path), engine.removeprefix("unix://")
         self._fault, self._at = fault, at
         self._loop = asyncio.new_event_loop()
+        self._writers = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def has_struck(self):
         return 0 < self._at <= len(self.requests)
+
+    def break_connections(self):
+        """Cut everything that is connected now; new connections are served again."""
+
+        def cut():
+            for writer in tuple(self._writers):
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(cut)
 
     def __enter__(self):
         self._thread.start()
@@ -62,6 +72,7 @@ class FaultProxy:
     async def _client(self, reader, writer):
         engine_reader, engine_writer = await asyncio.open_unix_connection(self._engine)
         mute = asyncio.Event()
+        self._writers |= {writer, engine_writer}
 
         async def back():
             while data := await engine_reader.read(65536):
@@ -98,5 +109,6 @@ class FaultProxy:
             pass  # the proxy stops, or an end has gone: nobody else is to be told
         finally:
             answers.cancel()
+            self._writers -= {writer, engine_writer}
             engine_writer.close()
             writer.close()

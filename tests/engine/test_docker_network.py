@@ -5,14 +5,15 @@ from __future__ import annotations
 import anyio
 import attrs
 import pytest
-from docker_support import FakeRun, get_engine, make_plan, open_live, open_run, run_command
+from docker_support import FakeRun, FakeUpkeep, get_engine, make_plan, open_live, open_run, run_command
 
 from moat_core.errors import EngineError
 from moat_core.ledger import Connections
 from moat_core.types import Command
 from moat_plugins.docker import network
+from moat_plugins.docker.leftovers import find_leftovers
 from moat_plugins.docker.network import RunNetwork, ensure_shared, open_network
-from moat_plugins.docker.resources import DockerNetwork
+from moat_plugins.docker.resources import DockerSharedNetwork
 from moat_plugins.docker.runtime import DockerRuntime
 
 SERVER = "use IO::Socket::INET; $|=1; $s=IO::Socket::INET->new(LocalPort=>8000,Listen=>9); print qq(up\\n); while($c=$s->accept){print $c q(hello); close $c}"
@@ -134,7 +135,23 @@ async def test_shared_network_is_made_once_and_again_when_it_has_gone(engine, tm
                 assert (await sandbox.wait()).exit_code == 0
         finally:
             await run.release_all()
-            await DockerNetwork(engine, own_shared).release(run)
+            assert await DockerSharedNetwork(engine, own_shared).release(run) is True
+
+
+async def test_shared_network_is_never_taken_from_a_live_run(engine, tmp_path, own_shared):
+    """Offered as unused, then used after all: its removal leaves it, and the run on it, alone."""
+    async with open_run(engine, tmp_path) as run, Connections() as connections:
+        await ensure_shared(await get_engine(run), run.locks)
+        upkeep = FakeUpkeep(connections, automatic=False, address=engine)
+        (left,) = [left for left in await find_leftovers(upkeep) if left.name == own_shared]
+        async with open_live(engine, tmp_path) as (user, sandbox):
+            before = await address_of(user, sandbox)
+            assert before[0]
+            assert await left.resource.release(run) is False
+            assert await address_of(user, sandbox) == before
+            assert own_shared not in {each.name for each in await find_leftovers(upkeep)}
+        assert await left.resource.release(run) is True
+        assert await left.resource.release(run) is False
 
 
 async def test_network_that_does_not_isolate_is_refused(engine, tmp_path, own_shared):
@@ -147,7 +164,7 @@ async def test_network_that_does_not_isolate_is_refused(engine, tmp_path, own_sh
                 await ensure_shared(engine_, run.locks)
             assert f"docker network rm {own_shared}" in caught.value.hint
         finally:
-            await DockerNetwork(engine, own_shared).release(run)
+            assert await DockerSharedNetwork(engine, own_shared).release(run) is True
 
 
 async def test_connections_of_one_process_are_shared(engine, tmp_path):

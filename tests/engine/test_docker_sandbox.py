@@ -379,5 +379,5 @@ def test_stored_row_holds_no_secret():
     assert "hunter2" in str(attrs.asdict(resource))
     assert "hunter2" not in repr(resource)
     row = to_row(resource)
-    assert row == {"address": "unix:///x", "name": "moat-run-1"}
+    assert row == {"address": "unix:///x", "name": "moat-run-1", "owner": ""}
     assert from_row(DockerContainer, row) == DockerContainer("unix:///x", "moat-run-1")

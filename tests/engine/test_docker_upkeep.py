@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 
+import anyio
 import pytest
-from docker_support import FakeRun, get_engine, make_plan, open_run
+from docker_support import FakeRun, FakeUpkeep, get_engine, make_plan, open_run
 
 from moat_core.ledger import Connections
 from moat_plugins.docker import labels
@@ -16,29 +16,8 @@ from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker.upkeep import add_to_status, find_faults
 
 
-class FakeUpkeep:
-    """What `moat_core.ledger.Upkeep` offers to hooks."""
-
-    def __init__(self, connections, locks, *, live=(), known=(), automatic=True, address=""):
-        self.automatic = automatic
-        self.store = SimpleNamespace(home=SimpleNamespace(locks=str(locks)))
-        self._connections, self._live, self._known, self._address = connections, live, known, address
-
-    def addresses(self):
-        return [("docker", self._address)] if self._address else []
-
-    async def connection(self, kind, address):
-        return await self._connections.get(kind, address)
-
-    def is_live(self, run_id):
-        return run_id in self._live
-
-    def is_known(self, run_id):
-        return run_id in self._known
-
-
 async def make_things(run, *, state="created", **more):
-    marks = {**run.labels, labels.HOME: labels.make_home(run.locks), **more}
+    marks = {**run.labels, **more}
     await run.acquire(DockerNetwork(run.address, f"moat-{run.id}", {"Driver": "bridge", "Labels": marks}))
     await run.acquire(DockerVolume(run.address, f"moat-{run.id}", marks))
     config = {"Image": "debian:bookworm-slim", "Cmd": ["sleep", "1000"], "Labels": marks}
@@ -52,7 +31,7 @@ async def test_sweep_finds_and_removes_what_nobody_remembers(engine, tmp_path, s
     """A dead run's container, network and volume are found by label in every state, in an order that can be undone."""
     async with open_run(engine, tmp_path) as run, Connections() as connections:
         await make_things(run, state=state)
-        upkeep = FakeUpkeep(connections, run.locks, address=engine)
+        upkeep = FakeUpkeep(connections, address=engine)
         found = await find_leftovers(upkeep)
         assert [(left.kind, left.name, left.run_id, left.automatic) for left in found] == [
             (kind, f"moat-{run.id}", run.id, True) for kind in ("container", "network", "volume")
@@ -67,12 +46,12 @@ async def test_sweep_leaves_what_is_somebodys(engine, tmp_path):
     """Live runs, runs with rows, and those of another MOAT_HOME are not the sweep's; a kept one goes only when asked."""
     async with open_run(engine, tmp_path) as run, Connections() as connections:
         await make_things(run)
-        assert await find_leftovers(FakeUpkeep(connections, run.locks, live=[run.id], address=engine)) == []
-        assert await find_leftovers(FakeUpkeep(connections, run.locks, known=[run.id], address=engine)) == []
-        assert await find_leftovers(FakeUpkeep(connections, tmp_path / "other", address=engine)) == []
+        assert await find_leftovers(FakeUpkeep(connections, live=[run.id], address=engine)) == []
+        assert await find_leftovers(FakeUpkeep(connections, known=[run.id], address=engine)) == []
+        assert await find_leftovers(FakeUpkeep(connections, owner="f" * 16, address=engine)) == []
     async with open_run(engine, tmp_path) as run, Connections() as connections:
         await make_things(run, **{labels.KEEP: "true"})
-        found = await find_leftovers(FakeUpkeep(connections, run.locks, address=engine))
+        found = await find_leftovers(FakeUpkeep(connections, address=engine))
         assert {left.automatic for left in found} == {False}
 
 
@@ -87,7 +66,7 @@ async def test_shared_things_are_offered_when_asked_only(engine, tmp_path):
         await resolve_image(run)
 
         async def names(*, automatic):
-            found = await find_leftovers(FakeUpkeep(connections, run.locks, automatic=automatic, address=engine))
+            found = await find_leftovers(FakeUpkeep(connections, automatic=automatic, address=engine))
             return {left.name: left for left in found}
 
         assert tag not in await names(automatic=True)
@@ -101,11 +80,31 @@ async def test_shared_things_are_offered_when_asked_only(engine, tmp_path):
         assert await left.resource.release(run) is True
 
 
+async def test_dead_engine_hides_nothing_of_a_living_one(engine, tmp_path):
+    """Of engines that hang or are gone `moat clean` hears, soon; what the others have is found all the same."""
+    hanging, gone = f"{tmp_path}/hang.sock", f"unix://{tmp_path}/gone.sock"
+    async with (
+        open_run(engine, tmp_path) as run,
+        Connections() as connections,
+        await anyio.create_unix_listener(hanging) as _,  # nobody accepts: connections wait for ever
+    ):
+        await make_things(run)
+        addresses = [f"unix://{hanging}", gone, engine]
+        upkeep = FakeUpkeep(connections, address=addresses, automatic=False)
+        with anyio.fail_after(10):
+            found = await find_leftovers(upkeep)
+        assert {left.kind for left in found if left.run_id == run.id} == {"container", "network", "volume"}
+        assert sorted(problem.where for problem in upkeep.problems) == sorted(addresses[:2])
+        quiet = FakeUpkeep(connections, address=addresses)
+        assert {left.run_id for left in await find_leftovers(quiet)} >= {run.id}
+        assert quiet.problems == []
+
+
 async def test_doctor_and_status_tell_of_the_engine(engine, tmp_path, monkeypatch):
     """The doctor names version, storage and disk; the status the engine and the shared network."""
     monkeypatch.setenv("DOCKER_HOST", engine)
     async with Connections() as connections:
-        upkeep = FakeUpkeep(connections, tmp_path)
+        upkeep = FakeUpkeep(connections)
         checks = {check.name: check for check in await find_faults(upkeep)}
         assert checks["docker engine"].status in {"ok", "warning"}
         assert checks["docker storage"].message == "The storage driver is overlay2."
@@ -123,7 +122,7 @@ async def test_doctor_without_an_engine_says_what_to_do(tmp_path, monkeypatch):
     """No engine is an error of the doctor with a fix, and a line of the status."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     async with Connections() as connections:
-        upkeep = FakeUpkeep(connections, tmp_path)
+        upkeep = FakeUpkeep(connections)
         (check,) = await find_faults(upkeep)
         assert check.status == "error"
         assert "DOCKER_HOST" in check.fix

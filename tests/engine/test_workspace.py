@@ -106,14 +106,37 @@ async def test_failing_pre_run_is_an_error_of_the_library(world, workspace):
 
 
 @SANDBOXES
-async def test_state_folder_in_the_workspace_is_hidden(engine, workspace, sandbox):
-    """A run that is given the folder above moat's own state sees an empty one in its place, and cannot write to it."""
+@pytest.mark.parametrize("place", ["state", ".cache/moat", "link/moat"])
+def test_agent_cannot_replace_the_state(moat, workspace, tmp_path, sandbox, place):
+    """A run that could rename what leads to moat's own state, and put a forged one there, does not open."""
+    if place.startswith("link"):
+        (tmp_path / "elsewhere").mkdir()
+        (workspace / "link").symlink_to(tmp_path / "elsewhere")
+    first = place.split("/")[0]
     give(workspace)
-    home = workspace / "state"
-    async with Moat(home=home) as moat, moat.run(workspace, sandbox=sandbox) as run:
-        result = await run.exec(["sh", "-c", "ls -A state; echo forged >state/moat.db"])
+    attack = f"mv {first} gone; mkdir -p {place}; echo forged >{place}/moat.db"
+    home = workspace / place
+    argv = ("run", "--sandbox" if sandbox else "--no-sandbox", "--", "sh", "-c", attack)
+    done = moat(*argv, env={"MOAT_HOME": str(home)})
+    assert (home / "moat.db").read_bytes().startswith(b"SQLite")
+    assert done.returncode == 2, done.stderr
+    assert b"MOAT_HOME" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@SANDBOXES
+async def test_state_folder_below_a_mount_is_hidden(engine, workspace, tmp_path, sandbox):
+    """A run that may read the folder above moat's own state sees an empty one in its place, and cannot write to it."""
+    home = tmp_path / "above/state/moat"
+    home.mkdir(parents=True)
+    give(workspace)
+    mounts = [f"{tmp_path / 'above'}:/above:ro"]
+    async with Moat(home=home) as moat, moat.run(workspace, sandbox=sandbox, mounts=mounts) as run:
+        result = await run.exec(["sh", "-c", "ls -A /above/state/moat; echo forged >/above/state/moat/moat.db"])
         assert result.stdout == b""
         assert not result.ok
+        moved = await run.exec(["mv", "/above/state", "/above/gone"], user="root")
+        assert not moved.ok
         assert (home / "moat.db").read_bytes().startswith(b"SQLite")
 
 

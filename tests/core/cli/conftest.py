@@ -46,7 +46,7 @@ class Machine:
         run_id = values.pop("id", None) or "run-" + secrets.token_hex(4)
         over = {"phase": "over", "status": "finished", "exit_code": 0, "ended": time.time()}
         row = {
-            "id": run_id, "name": name, "runtime": "fake", "address": "fake://", "probe": "fake_engine:states",
+            "id": run_id, "name": name, "runtime": "fake", "address": "fake://", "probe": "fake_quick.probe:states",
             "workspace": "/w", "command": ["echo", "a b"], "env_names": [], "ports": {"web": 3000},
             "owner_pid": os.getpid(), "owner_kind": "foreground", "sandboxed": 1, "oci_runtime": "runsc",
             "phase": "act", "created": time.time(), **({} if live else over), **values,

@@ -179,7 +179,7 @@ class Thing(Resource):
 
 @hookimpl
 def moat_register_runtimes():
-    return [RuntimeInfo(NAME, "fake_engine:FakeRuntime", "for tests", "fake_engine:states")]
+    return [RuntimeInfo(NAME, "fake_engine:FakeRuntime", "for tests", "fake_quick.probe:states")]
 
 
 @hookimpl

@@ -167,8 +167,41 @@ def test_a_runtime_without_a_probe_is_asked_the_long_way(machine, moat):
 
 def test_a_probe_that_is_gone_is_asked_the_long_way(machine, moat):
     """A plugin that was uninstalled takes its probe along."""
-    machine.add_run("fox", probe="no_such_module:states")
+    machine.add_run("fox", probe="no_such_package.probe:states")
     assert quick.answer(["list"]) is None
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        "fake_engine:states",
+        "fake_quick.probe:other",
+        "fake_quick.probe:states.__globals__",
+        "fake_quick.probe.more:states",
+        "fake_quick.notprobe:states",
+        ".probe:states",
+        "probe:states",
+        "fake_quick..probe:states",
+        "fake_quick.probe:states\n",
+        "fake_quick/../x.probe:states",
+        "os:system",
+        "cProfile:run",
+    ],
+)
+def test_no_name_but_a_probes_is_imported(machine, monkeypatch, probe):
+    """Whatever the database names: only what is called as a probe is, ``package.probe:states``, is imported."""
+    monkeypatch.setattr(quick, "_call", lambda *_: pytest.fail("it was called"))
+    machine.add_run("fox", probe=probe)
+    assert quick.answer(["list"]) is None
+
+
+def test_every_runtimes_probe_is_called_as_it_must():
+    """The runtimes that moat brings, the one for tests included, are asked the quick way."""
+    from moat_core.testing import fake
+    from moat_plugins import docker
+
+    infos = [*docker.moat_register_runtimes(), *fake.moat_register_runtimes()]
+    assert [quick.is_probe(info.probe) for info in infos] == [True, True]
 
 
 def test_a_broken_store_is_put_aside_and_containers_are_found_by_label(machine, moat):

@@ -17,8 +17,8 @@ from moat_core.hooks.manager import PluginManager
 def dispatcher(hook, **functions):
     """A dispatcher with a plugin for each function, which may be a pair with hookimpl's options."""
     manager = PluginManager()
-    for name, function in functions.items():
-        function, options = function if isinstance(function, tuple) else (function, {})
+    for name, given in functions.items():
+        function, options = given if isinstance(given, tuple) else (given, {})
         manager.register(type("P", (), {hook: staticmethod(hookimpl(**options)(function))})(), name)
     return Dispatcher(manager)
 
@@ -56,7 +56,9 @@ def test_first_asks_the_newest_first_and_none_passes():
 
         return choose
 
-    calls = dispatcher("moat_choose_runtime", old=answer("old", "x"), middle=answer("middle", "y"), new=answer("new", None))
+    calls = dispatcher(
+        "moat_choose_runtime", old=answer("old", "x"), middle=answer("middle", "y"), new=answer("new", None)
+    )
     result = calls.first("moat_choose_runtime", request=None, config=None)
     assert (result.plugin, result.value) == ("middle", "y")
     assert asked == ["new", "middle"]
@@ -178,11 +180,11 @@ def test_what_is_no_context_is_refused_by_name():
     async def late(run):
         pass
 
-    calls = dispatcher("moat_open_run", coroutine=lambda run: late(run), number=lambda run: 7)
+    calls = dispatcher("moat_open_run", coroutine=lambda run: late(run) if run else late(None), number=lambda run: 7)
     coroutine, number = calls.contexts("moat_open_run", run=None)
     with pytest.raises(HookContractError, match="'coroutine': moat_open_run returned coroutine"):
         coroutine.make()
-    with pytest.raises(HookContractError, match="'number'.*int"):
+    with pytest.raises(HookContractError, match=r"'number'.*int"):
         number.make()
 
 

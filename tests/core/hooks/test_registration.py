@@ -81,7 +81,11 @@ REFUSED = {
     "misspelt beyond recognition": (plugin("moat_xyzzy", context), "there is no hook moat_xyzzy", "lists them all"),
     "unmarked": (bare("moat_open_run", lambda run: None), "moat_open_run has no @hookimpl", "Add the marker"),
     "unknown argument": (plugin("moat_open_run", lambda runner: None), "runner", "moat hooks"),
-    "bare async generator": (plugin("moat_open_run", async_generator), "is a bare async generator", "asynccontextmanager"),
+    "bare async generator": (
+        plugin("moat_open_run", async_generator),
+        "is a bare async generator",
+        "asynccontextmanager",
+    ),
     "coroutine for a context": (plugin("moat_open_run", coroutine), "does not return a context", "one yield"),
     "generator for a context": (plugin("moat_open_run", generator), "does not return a context", "one yield"),
     "default": (plugin("moat_open_run", default), "gives defaults to run", "without a default"),

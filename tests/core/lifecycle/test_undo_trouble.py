@@ -188,6 +188,7 @@ async def test_a_hanging_listener_does_not_keep_a_cancellation_waiting(moat, lay
 
 async def test_a_subscriber_that_raises_stops_nothing(moat, layers):
     """A callback for events that fails is a problem of the run."""
+
     def fail(event):
         raise OSError("closed")
 

@@ -43,9 +43,7 @@ exec "$@"
 
 def plan(command=None, *, user=None, steps=(), groups=()):
     base = PlanBuilder(run_id="run-00000000", name="fox", runtime="fake", workspace=Path("/")).freeze()
-    return attrs.evolve(
-        base, command=command, user=user or User(), init_steps=tuple(steps), groups=tuple(groups)
-    )
+    return attrs.evolve(base, command=command, user=user or User(), init_steps=tuple(steps), groups=tuple(groups))
 
 
 @pytest.fixture
@@ -144,7 +142,9 @@ def test_groups_are_given(init):
 
 def test_a_known_uid_gets_our_name_and_nobody_is_lost(init, etc):
     """The image's own user of that uid comes second, and its last line may lack a newline."""
-    (etc / "passwd").write_text("root:x:0:0::/root:/bin/sh\nnode:x:4321:4321::/home/node:/bin/sh\nlast:x:9:9::/:/bin/sh")
+    (etc / "passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nnode:x:4321:4321::/home/node:/bin/sh\nlast:x:9:9::/:/bin/sh"
+    )
     (etc / "group").write_text("root:x:0:\nnode:x:4322:")
     done = init(plan(("sh", "-c", "id -un; id -gn; id -u node; id -u last; wc -l </etc/passwd"), user=FOX))
     assert done.stdout.split() == [b"fox", b"node", b"4321", b"9", b"4"], done.stderr
@@ -173,7 +173,7 @@ FAILING = ["false", "exit 3", "false\ntrue", "echo $undefined", "cat /nowhere\ne
 @pytest.mark.parametrize("script", FAILING)
 def test_a_step_that_fails_ends_it_with_its_name(init, script):
     """In its midst too, and for an unset variable; the command is not started."""
-    steps = [InitStep("it's \"mine\" $HOME", script), InitStep("never", "echo never")]
+    steps = [InitStep('it\'s "mine" $HOME', script), InitStep("never", "echo never")]
     done = init(plan(("echo", "never"), steps=steps))
     assert done.returncode == 125
     assert b"never" not in done.stdout
@@ -212,9 +212,19 @@ names = st.text(st.characters(exclude_characters="\0\n:", exclude_categories=["C
 def test_hostile_names_are_only_names(etc, name, home, step):
     """Of a user, a home, a step: nothing in them is ever run, and they come out as they went in."""
     user = User(4321, 4322, name, f"/home/{home.replace('/', '_')}x")
-    argv = make_init(plan(("sh", "-c", 'IFS=: read -r n _ _ _ _ h _ </etc/passwd; printf "%s\\0%s" "$n" "$h"'), user=user, steps=[InitStep(step, "true")]))
+    argv = make_init(
+        plan(
+            ("sh", "-c", 'IFS=: read -r n _ _ _ _ h _ </etc/passwd; printf "%s\\0%s" "$n" "$h"'),
+            user=user,
+            steps=[InitStep(step, "true")],
+        )
+    )
     done = subprocess.run(
-        ["unshare", "-m", "/bin/sh", "-c", _ENTER, "enter", etc, *argv], capture_output=True, timeout=30, check=False, cwd="/"
+        ["unshare", "-m", "/bin/sh", "-c", _ENTER, "enter", etc, *argv],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        cwd="/",
     )
     assert done.returncode == 0, done.stderr
     found, found_home = done.stdout.split(b"\0")

@@ -198,7 +198,7 @@ def test_a_newer_file_is_left_alone(home, open_store):
     connection.close()
     before = Path(home.database).read_bytes()
     for use in (lambda store: store.runs(), lambda store: store.set_note("k", "w")):
-        with pytest.raises(StoreError, match="newer moat .version 99") as caught:
+        with pytest.raises(StoreError, match=r"newer moat .version 99") as caught:
             use(open_store())
         assert "Upgrade" in caught.value.hint
         assert caught.value.exit_code == 2
@@ -325,7 +325,9 @@ def test_a_broken_file_is_put_aside_once_by_many_processes(home, open_store, wri
         assert opener.returncode == 0, err
         said.append(out)
     assert len([words for words in said if words]) == 1
-    assert len([path for path in Path(home.path).glob("moat.db.broken-*") if path.name[-4:] not in {"-wal", "-shm"}]) == 1
+    assert (
+        len([path for path in Path(home.path).glob("moat.db.broken-*") if path.name[-4:] not in {"-wal", "-shm"}]) == 1
+    )
     store = open_store()
     assert [store.note(str(number)) for number in range(6)] == ["was here"] * 6
 
@@ -364,7 +366,9 @@ except StoreError as error:
 
 def test_a_file_that_may_not_grow_is_one_clear_error(home):
     """A limit on file sizes, or a quota, ends in a StoreError with a hint; what was written is whole."""
-    done = subprocess.run([sys.executable, "-c", _FILL, home.path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL, home.path], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     error = json.loads(done.stdout)
     assert error["code"] == "store"
@@ -382,7 +386,9 @@ def full_disk(tmp_path):
     """A tiny file system of its own, which is filled up by calling it."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "moat-test", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "moat-test", folder], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.fail(f"This test needs root, to mount a small tmpfs: {mounted.stderr.decode()}")
 

@@ -30,6 +30,15 @@ def test_the_home_is_found_as_xdg_says(environ, path):
     assert default_home(environ) == path
 
 
+def test_each_home_has_a_mark_of_its_own(tmp_path):
+    """The same folder by another path is the same owner; another is not."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    owner = Home(tmp_path / "a").owner
+    assert owner == Home(str(tmp_path / "link")).owner != Home(tmp_path / "b").owner
+    assert len(bytes.fromhex(owner)) == 8
+
+
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / "a.lock")

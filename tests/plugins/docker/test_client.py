@@ -37,12 +37,10 @@ async def test_calls_are_made_as_the_api_wants_them(scripted):
         await containers.kill("abc", 15)
         await containers.resize("abc", 24, 80)
         await containers.limit_processes("abc", 9)
-        await containers.put_archive("abc", "/etc", b"tar")
         await containers.remove("../evil name")
         assert await containers.create_exec("abc", {"Cmd": ["x"]}) == "abc"
         await containers.resize_exec("e", 1, 2)
         await networks.create("n", {"Driver": "bridge"})
-        await networks.connect("n", "abc")
         await networks.disconnect("n", "abc")
         await networks.remove("n")
         await volumes.create("v", {"a": "b"})
@@ -60,12 +58,10 @@ async def test_calls_are_made_as_the_api_wants_them(scripted):
             "POST /containers/abc/kill?signal=15",
             "POST /containers/abc/resize?h=24&w=80",
             "POST /containers/abc/update",
-            "PUT /containers/abc/archive?path=/etc&noOverwriteDirNonDir=1",
             "DELETE /containers/..%2Fevil%20name?force=1&v=1",
             "POST /containers/abc/exec",
             "POST /exec/e/resize?h=1&w=2",
             "POST /networks/create",
-            "POST /networks/n/connect",
             "POST /networks/n/disconnect",
             "DELETE /networks/n",
             "POST /volumes/create",
@@ -75,7 +71,6 @@ async def test_calls_are_made_as_the_api_wants_them(scripted):
             "GET /info",
         ]
         assert json.loads(theirs.requests[1][2]) == {"Image": "i"}
-        assert theirs.requests[8][2] == b"tar"
         for reference in ("../containers/x", "a/../../containers/x", "/x", "a//b", ""):
             with pytest.raises(ImageError, match="no image reference"):
                 await images.remove(reference)

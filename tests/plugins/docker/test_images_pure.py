@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from moat_core.errors import HostError
 from moat_core.types import ImageSpec
-from moat_plugins.docker import labels
 from moat_plugins.docker.filelock import hold_lock
 from moat_plugins.docker.images import find_auth, make_context
 from moat_plugins.docker.text import last_lines, printable
@@ -99,11 +98,3 @@ def test_last_lines_are_the_last():
     """The end of a long output, without what is empty, whatever its line ends."""
     assert last_lines(b"1\r\n2\n\n3\xff\x1b[0m\n\n", 2) == "\n3\ufffd\ufffd[0m"
     assert last_lines(b"", 5) == ""
-
-
-def test_home_mark_tells_homes_apart(tmp_path):
-    """The same folder by another path is the same home; another is not."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert labels.make_home(tmp_path / "a") == labels.make_home(str(tmp_path / "link"))
-    assert labels.make_home(tmp_path / "a") != labels.make_home(tmp_path / "b")

@@ -38,7 +38,8 @@ def quick(monkeypatch):
 
 
 def containers(*answers, removed=None):
-    return SimpleNamespace(containers=SimpleNamespace(remove=Script(*answers), wait_removed=Script(removed)))
+    calls = SimpleNamespace(remove=Script(*answers), wait_removed=Script(removed))
+    return SimpleNamespace(containers=calls, made={("container", "x")})
 
 
 BUSY = refusal(409, "removal of container x is already in progress")
@@ -61,7 +62,7 @@ MISSING = refusal(404, "No such container: x")
 async def test_container_goes_in_the_end(answers, found, calls):
     """A busy or restarting engine is tried again; what was not there is told."""
     engine = containers(*answers)
-    assert await objects.remove_container(engine, "x") is found
+    assert await objects.remove_container(engine, "x", {}) is found
     assert len(engine.containers.remove.calls) == calls
 
 
@@ -74,7 +75,7 @@ async def test_what_cannot_be_removed_is_an_error(answer, calls):
     """What does not get better is raised, so that the ledger keeps its row."""
     engine = containers(answer)
     with pytest.raises(EngineError):
-        await objects.remove_container(engine, "x")
+        await objects.remove_container(engine, "x", {})
     assert len(engine.containers.remove.calls) == calls
 
 
@@ -82,7 +83,7 @@ async def test_engine_that_stays_away_is_an_error(monkeypatch):
     """A restart is waited for, a missing engine is not waited for for ever."""
     monkeypatch.setattr(objects, "_RESTART_S", 0)
     with pytest.raises(RuntimeUnavailable):
-        await objects.remove_container(containers(RuntimeUnavailable("away")), "x")
+        await objects.remove_container(containers(RuntimeUnavailable("away")), "x", {})
 
 
 async def test_network_is_emptied_first():
@@ -92,7 +93,7 @@ async def test_network_is_emptied_first():
         inspect=Script({"Containers": {"a": {}, "b": {}}}),
         disconnect=Script(refusal(404, "gone"), None),
     )
-    assert await objects.remove_network(SimpleNamespace(networks=networks), "x") is True
+    assert await objects.remove_network(SimpleNamespace(networks=networks, made={("network", "x")}), "x", {}) is True
     assert networks.disconnect.calls == [("x", "a"), ("x", "b")]
 
 
@@ -103,7 +104,9 @@ OVERLAP = refusal(403, "Pool overlaps with other one on this address space")
 async def test_full_address_pools_get_a_small_subnet():
     """When the engine has no subnet left, small ones are tried until one is free."""
     networks = SimpleNamespace(create=Script(FULL, OVERLAP, OVERLAP, "id"))
-    assert await objects.create_network(SimpleNamespace(networks=networks), "x", {"Driver": "bridge"}) == "id"
+    assert (
+        await objects.create_network(SimpleNamespace(networks=networks, made=set()), "x", {"Driver": "bridge"}) == "id"
+    )
     subnets = [call[1]["IPAM"]["Config"][0]["Subnet"] for call in networks.create.calls[1:]]
     assert len(set(subnets)) == 3
     for subnet in subnets:
@@ -118,8 +121,10 @@ async def test_full_address_pools_get_a_small_subnet():
 )
 async def test_no_free_subnet_is_the_first_error(answers, words):
     """When that does not help either, the error is the engine's, with its hint."""
+    engine = SimpleNamespace(networks=SimpleNamespace(create=Script(*answers)), made=set())
     with pytest.raises(EngineError, match=words):
-        await objects.create_network(SimpleNamespace(networks=SimpleNamespace(create=Script(*answers))), "x", {})
+        await objects.create_network(engine, "x", {})
+    assert engine.made == set()
 
 
 async def test_making_is_not_interrupted():
@@ -132,7 +137,7 @@ async def test_making_is_not_interrupted():
         made.append(name)
         return "id"
 
-    engine = SimpleNamespace(containers=SimpleNamespace(create=create))
+    engine = SimpleNamespace(containers=SimpleNamespace(create=create), made=set())
     returned = []
     async with anyio.create_task_group() as group:
 

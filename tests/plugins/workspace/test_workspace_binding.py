@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -123,36 +124,113 @@ def test_failing_pre_run_stops_the_run(planned, script, code, says):
 
 
 def test_state_folder_is_hidden(planned, tmp_path):
-    """Where a mount would show moat's own state, an empty folder lies over it."""
-    state = tmp_path / "workspace/.local/state/moat"
+    """Where a mount that cannot be written to would show moat's own state, an empty folder lies over it."""
+    state = tmp_path / "above/state/moat"
     state.mkdir(parents=True)
-    plan = hide(planned(workspace).freeze(), state)
-    assert [cover.target for cover in plan.tmpfs] == ["/workspace/.local/state/moat"]
+    builder = planned(workspace)
+    builder.add_mount(tmp_path / "above", "/above", read_only=True)
+    plan = hide(builder.freeze(), state)
+    assert [cover.target for cover in plan.tmpfs] == ["/above/state/moat"]
     assert isinstance(plan.tmpfs[0], Tmpfs)
-    elsewhere = tmp_path / "state"
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     before = planned(workspace).freeze()
     assert hide(before, elsewhere) is before
 
 
 def test_state_folder_is_hidden_behind_links(planned, tmp_path):
-    """A workspace that is a link to a folder with the state in it hides it, too."""
+    """A mounted link to a folder with the state in it hides it, too."""
     real = tmp_path / "real"
     (real / "moat").mkdir(parents=True)
     link = tmp_path / "link"
     link.symlink_to(real)
-    plan = hide(planned(workspace, workspace=link).freeze(), link / "moat")
-    assert [cover.target for cover in plan.tmpfs] == ["/workspace/moat"]
+    builder = planned(workspace)
+    builder.add_mount(link, "/above", read_only=True)
+    plan = hide(builder.freeze(), link / "moat")
+    assert [cover.target for cover in plan.tmpfs] == ["/above/moat"]
 
 
-def test_state_folder_is_no_workspace(planned, tmp_path):
-    """A run cannot work inside moat's own state."""
+def in_workspace(root):
+    """Just below what is mounted."""
+    return root / "workspace/moat"
+
+
+def deep_in_workspace(root):
+    """A folder between may be renamed although what is mounted over the last one may not."""
+    return root / "workspace/.local/state/moat"
+
+
+def is_workspace(root):
+    """The workspace is the state itself."""
+    return root / "workspace"
+
+
+def above_workspace(root):
+    """The workspace is in the state."""
+    return root
+
+
+def through_workspace(root):
+    """The way there is a link that the run could change."""
+    (root / "real").mkdir()
+    (root / "workspace/link").symlink_to(root / "real")
+    return root / "workspace/link/moat"
+
+
+def through_link_to_link(root):
+    """A link outside leads to one inside."""
+    (root / "real").mkdir()
+    (root / "workspace/inner").symlink_to("../real")
+    (root / "outer").symlink_to("workspace/inner")
+    return root / "outer/moat"
+
+
+def through_dots(root):
+    """The way leads in by a link and out again."""
+    (root / "workspace/folder").mkdir()
+    (root / "in").symlink_to("workspace/folder")
+    return root / "in/../../moat"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        in_workspace,
+        deep_in_workspace,
+        is_workspace,
+        above_workspace,
+        through_workspace,
+        through_link_to_link,
+        through_dots,
+    ],
+)
+@pytest.mark.parametrize("mounted", [False, True], ids=["workspace", "mount"])
+def test_state_that_a_run_could_replace_is_refused(planned, tmp_path, place, mounted):
+    """No run opens that could write to moat's own state, or to whatever leads there."""
     from moat_core.errors import WorkspaceError
 
-    plan = planned(workspace).freeze()
-    for state in (tmp_path / "workspace", tmp_path):
-        with pytest.raises(WorkspaceError):
-            hide(plan, state)
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "other").mkdir()
+    state = place(tmp_path)
+    state.mkdir(parents=True, exist_ok=True)
+    builder = planned(workspace)
+    if mounted:
+        builder = planned(workspace, workspace=Path(tempfile.mkdtemp(prefix="other", dir=tmp_path.parent)))
+        builder.add_mount(tmp_path / "workspace", "/more")
+    with pytest.raises(WorkspaceError) as caught:
+        hide(builder.freeze(), state)
+    assert "MOAT_HOME" in (caught.value.hint or "")
+
+
+def test_state_beside_the_workspace_is_no_matter(planned, tmp_path):
+    """Neighbours with the same beginning of a name, links that lead elsewhere and loops hinder nobody."""
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace-state").mkdir()
+    (tmp_path / "workspace/link").symlink_to(tmp_path / "workspace-state")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = planned(workspace).freeze()
+    assert hide(before, tmp_path / "workspace-state") is before
+    assert hide(before, tmp_path / "loop/moat") is before
 
 
 def test_rootless_engine_gets_root_inside(planned, tmp_path):

@@ -1,0 +1,143 @@
+"""What can be done inside a live container, whoever owns its run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from moat_core.errors import UsageError
+from moat_core.runtime import files
+from moat_core.runtime.exec import OUTPUT_LIMIT_BYTES, exec_command
+from moat_core.types import Command, ExecResult, Output
+
+if TYPE_CHECKING:
+    from moat_core.runtime.base import Process, Sandbox
+
+__all__ = ["AttachedRun", "OnOutput", "SandboxHandle"]
+
+OnOutput = Callable[[Output], Awaitable[None]]
+
+
+class SandboxHandle:
+    """What can be done inside a live container, whoever owns its run."""
+
+    name: str
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The container."""
+        raise NotImplementedError
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+        limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        check: bool = False,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        """Run a command to its end.
+
+        Args:
+            argv: Program and arguments; for a shell say so: ``["sh", "-c", "a | b"]``.
+            env: Added to the run's environment.
+            cwd: Working folder; the workspace if not given.
+            user: ``"root"`` or ``"uid:gid"``; the run's user if not given.
+            stdin: What it reads; a string is sent as UTF-8.
+            timeout_s: After so many seconds all of its processes are killed; ``timed_out`` says so.
+            limit_bytes: What is kept of stdout and of stderr each; ``truncated`` says when that was not all.
+            check: Raise for an exit code other than 0.
+            on_output: Awaited with each piece of output as it arrives.
+
+        Raises:
+            CommandFailed, CommandTimeout: With ``check=True`` only; both carry the result.
+            SandboxGone, RunOver: The container is not there any more. Never shown as a command's failure.
+        """
+        command = _command(argv, env, cwd, user)
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        async with self._around(command) as finish:
+            result = await exec_command(
+                self.sandbox, command, stdin=data, timeout_s=timeout_s, limit_bytes=limit_bytes, on_output=on_output
+            )
+            await finish(result)
+        return result.check() if check else result
+
+    @asynccontextmanager
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: bool = False,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> AsyncIterator[Process]:
+        """Start a command and yield it while it runs; leaving kills what is left of its process tree.
+
+        Args:
+            stdin: Give it a standard input to write to.
+            tty: Give it a pseudo-terminal of SIZE (rows, columns).
+        """
+        command = _command(argv, env, cwd, user, stdin=stdin, tty=tty, size=size)
+        async with self._around(command), self.sandbox.open_process(command) as process:
+            yield process
+
+    async def read(self, path: str, *, limit_bytes: int = files.READ_LIMIT_BYTES) -> bytes:
+        """Return the content of a file; see `moat_core.runtime.files.read`."""
+        return await files.read(self.sandbox, path, limit_bytes=limit_bytes)
+
+    async def write(self, path: str, data: bytes | str) -> None:
+        """Write a file, making the folders above it; see `moat_core.runtime.files.write`."""
+        await files.write(self.sandbox, path, data.encode() if isinstance(data, str) else data)
+
+    async def upload(self, source: str | os.PathLike[str], target: str) -> None:
+        """Copy a file or folder of the host into a folder of the run."""
+        await files.upload(self.sandbox, source, target)
+
+    async def download(self, source: str, target: str | os.PathLike[str]) -> None:
+        """Copy a file or folder of the run into a folder of the host."""
+        await files.download(self.sandbox, source, target)
+
+    @asynccontextmanager
+    async def _around(self, command: Command) -> AsyncIterator[Callable[[ExecResult], Awaitable[None]]]:  # noqa: ARG002
+        async def finish(result: ExecResult) -> None:
+            """Nobody has to know of it outside the owner."""
+
+        yield finish
+
+
+class AttachedRun(SandboxHandle):
+    """A live run of another process."""
+
+    def __init__(self, name: str, sandbox: Sandbox) -> None:
+        self.name = name
+        self._sandbox = sandbox
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The container."""
+        return self._sandbox
+
+
+def _command(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: str | None,
+    *,
+    stdin: bool = False,
+    tty: bool = False,
+    size: tuple[int, int] | None = None,
+) -> Command:
+    if isinstance(argv, str) or not argv or not all(isinstance(word, str) for word in argv):
+        raise UsageError(f"A command is a list of strings, not {argv!r}.", hint='For a shell: ["sh", "-c", "a | b"].')
+    return Command(tuple(argv), env or {}, cwd, user, tty=tty, stdin=stdin, size=size)

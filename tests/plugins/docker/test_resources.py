@@ -1,0 +1,105 @@
+"""What resources ask of the engine, and when they refrain from it."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from scripted_engine import answer
+
+from moat_core.errors import EngineError
+from moat_plugins.docker import objects
+from moat_plugins.docker.resources import DockerContainer, DockerSharedNetwork
+from moat_plugins.docker.runtime import DockerRuntime
+
+LABELS = {"moat.run-id": "run-1", "moat.owner": "0" * 16}
+
+
+def context(engine):
+    async def connection(kind, address):
+        return DockerRuntime(engine)
+
+    return SimpleNamespace(run_id="run-1", connection=connection)
+
+
+def container(address):
+    return DockerContainer(address, "moat-run-1", {"Labels": LABELS})
+
+
+def script(**answers):
+    """Answer by ``METHOD`` or ``METHOD_last path part``."""
+
+    async def reply(stream, request):
+        method, path, _ = request
+        what = path.partition("?")[0].rsplit("/", 1)[-1]
+        body, status = answers.get(f"{method}_{what}") or answers[method]
+        await stream.send(answer(json.dumps(body).encode(), status))
+
+    return reply
+
+
+MADE = ({"Id": "abc"}, "201 Created")
+DONE = ({}, "200 OK")
+
+
+def said(theirs):
+    return [f"{method} {path.removeprefix('/v1.45').partition('?')[0]}" for method, path, _ in theirs.requests[1:]]
+
+
+async def test_usual_path_asks_nothing_twice(scripted):
+    """What this process made is removed by its name at once."""
+    async with scripted(script(POST=MADE, DELETE=DONE)) as (theirs, engine):
+        ctx, resource = context(engine), container("x")
+        await resource.create(ctx)
+        assert await resource.release(ctx) is True
+        assert said(theirs) == ["POST /containers/create", "DELETE /containers/moat-run-1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [(LABELS, True), ({**LABELS, "moat.owner": "1" * 16}, False), (None, False)], ids=range(3)
+)
+async def test_what_has_only_a_row_is_looked_at_first(scripted, labels, found):
+    """It is removed by the id that was looked at, so that a namesake made in between stays."""
+    seen = ({"Id": "abc", "Config": {"Labels": labels}}, "200 OK")
+    async with scripted(script(GET=seen, DELETE=DONE)) as (theirs, engine):
+        assert await container("x").release(context(engine)) is found
+        assert said(theirs) == ["GET /containers/moat-run-1/json", "DELETE /containers/abc"][: 1 + found]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "found"),
+    [
+        ({"message": "error while removing network: network moat has active endpoints"}, "403 Forbidden", False),
+        ({"message": "network moat not found"}, "404 Not Found", False),
+        ({}, "200 OK", True),
+    ],
+    ids=range(3),
+)
+async def test_used_shared_network_is_left_alone(scripted, body, status, found):
+    """One request, and no attempt to clear the way."""
+    async with scripted(script(DELETE=(body, status))) as (theirs, engine):
+        assert await DockerSharedNetwork("x", "moat").release(context(engine)) is found
+        assert said(theirs) == ["DELETE /networks/moat"]
+
+
+async def test_container_that_will_not_stop_is_not_kept(scripted):
+    """Neither when the stop is refused nor when it did nothing; nor one that is gone."""
+    missing = ({"message": "No such container"}, "404 Not Found")
+    async with scripted(script(GET=missing)) as (_, engine):
+        assert await container("x").keep(context(engine)) is False
+    running = ({"Id": "abc", "State": {"Running": True}}, "200 OK")
+    for stop in (({"message": "cannot stop"}, "500 X"), ({}, "200 OK")):
+        async with scripted(script(GET=running, POST_stop=stop)) as (_, engine):
+            assert await container("x").keep(context(engine)) is False
+
+
+async def test_taken_volume_is_refused():
+    """The engine answers with the volume that is there: its labels tell whose it is."""
+
+    async def create(name, labels):
+        return {"Name": name, "Labels": {"theirs": "1"}}
+
+    engine = SimpleNamespace(volumes=SimpleNamespace(create=create), made=set())
+    with pytest.raises(EngineError, match="exists"):
+        await objects.create_volume(engine, "v", LABELS)

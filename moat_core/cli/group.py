@@ -89,6 +89,7 @@ class _Group(click.Group):
 
 def _plugin_commands(ctx: click.Context) -> Iterator[tuple[str, CommandInfo]]:
     context = ctx.ensure_object(CliContext)
+    context.without = tuple(ctx.params.get("without") or ())  # click asks for the verb before it calls `cli`
     try:
         yield from context.moat.dispatcher.collect_items("moat_register_commands")
     except MoatError as error:

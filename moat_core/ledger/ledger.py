@@ -158,10 +158,16 @@ class Ledger:
 
     async def settle(self, held: Held, *, keep: bool) -> None:
         """Leave a resource behind if that was asked for and it agrees; else release it."""
-        if keep and await held.resource.keep(self):
+        if keep and await self._agrees(held.resource):
             self._store.set_state(held.row_id, "kept")
         else:
             await self.release(held)
+
+    async def _agrees(self, resource: Resource) -> bool:
+        try:
+            return await resource.keep(self)
+        except Exception:  # noqa: BLE001 - what cannot say that it may be kept is released
+            return False
 
     def restore(self, row: LedgerRow) -> Held:
         """Make a resource again from its row.

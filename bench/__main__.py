@@ -34,7 +34,9 @@ async def main():
     show(rows)
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"machine": platform.platform(), "python": platform.python_version(), "rows": rows}, file, indent=2)
+            json.dump(
+                {"machine": platform.platform(), "python": platform.python_version(), "rows": rows}, file, indent=2
+            )
 
 
 asyncio.run(main())

@@ -44,4 +44,6 @@ def show(rows):
         ours, theirs = r.get("moat", r.get("moat_ms")), r.get("base", r.get("baseline_ms"))
         mark = "" if r["limit"] is None else ("  ok" if r["ratio"] <= r["limit"] else "  OVER")
         limit = "" if r["limit"] is None else f"{r['limit']:g}"
-        print(f"{r['what']:<46} {r['baseline']:<16} {ours:>7} {unit} {theirs:>6} {unit} {r['ratio']:>7} {limit:>7}{mark}")
+        print(
+            f"{r['what']:<46} {r['baseline']:<16} {ours:>7} {unit} {theirs:>6} {unit} {r['ratio']:>7} {limit:>7}{mark}"
+        )

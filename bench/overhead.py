@@ -41,7 +41,11 @@ async def captured_config(moat, folder, sandbox):
 
 async def one_at_a_time(moat, folder, bare, sandbox, rounds):
     config = await captured_config(moat, folder, sandbox)
-    plain = {"Image": "debian:bookworm-slim", "Cmd": ECHO, "HostConfig": {"Runtime": config["HostConfig"].get("Runtime", "runc")}}
+    plain = {
+        "Image": "debian:bookworm-slim",
+        "Cmd": ECHO,
+        "HostConfig": {"Runtime": config["HostConfig"].get("Runtime", "runc")},
+    }
 
     async def ours():
         async with moat.run(folder, command=ECHO, sandbox=sandbox) as run:

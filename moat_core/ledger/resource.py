@@ -57,7 +57,7 @@ class Resource(ABC):
             Whether there was anything to undo: the reaper looks again for what an engine may still be making.
         """
 
-    async def keep(self, ctx: ResourceContext) -> bool:
+    async def keep(self, ctx: ResourceContext) -> bool:  # noqa: ARG002 - for those who have to look
         """Tell whether it may be left behind on request (``keep=True``), as it is now; most things may not."""
         return False
 

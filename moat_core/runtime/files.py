@@ -92,7 +92,7 @@ async def upload(sandbox: Sandbox, source: str | os.PathLike[str], target: str) 
     reader, writer = os.pipe()
     # A thread packs into a pipe of bounded size; whoever leaves first closes its end, and the other one stops.
     async with beside(functools.partial(_pack, Path(source), writer)):
-        with open(reader, "rb", buffering=0) as pipe:  # noqa: ASYNC230 - it is open already
+        with open(reader, "rb", buffering=0) as pipe:
             chunks = functools.partial(anyio.wrap_file(pipe).read, _CHUNK)
             result = await exec_command(sandbox, _sh(_UNPACK, target), stdin=chunks, limit_bytes=_STDERR_BYTES)
         _check(result, target)
@@ -132,7 +132,7 @@ async def _pack(source: Path, writer: int) -> None:
             tar.add(source, arcname=source.resolve().name)
 
     try:
-        with open(writer, "wb") as pipe:  # noqa: ASYNC230 - it is open already
+        with open(writer, "wb") as pipe:
             await anyio.to_thread.run_sync(pack)
     except BrokenPipeError:
         pass  # the reader has left

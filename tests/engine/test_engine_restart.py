@@ -69,7 +69,5 @@ def test_a_live_run_ends_with_a_clear_error_and_leaks_nothing(own_engine, home, 
         left = world.wait_until_empty(5)
     assert not left
     if kind == "detached":
-        listed = json.loads(
-            subprocess.run([*MOAT, "list", "-a", "--json"], capture_output=True, check=True).stdout
-        )
+        listed = json.loads(subprocess.run([*MOAT, "list", "-a", "--json"], capture_output=True, check=True).stdout)
         assert [run["state"] for run in listed if run["id"] == run_id] in (["failed"], ["exited"])

@@ -44,7 +44,9 @@ async def test_a_timeout_kills_the_whole_tree(world, home, workspace, sandbox):
     tree = "setsid sleep 1001 & (setsid sh -c 'sleep 1002 & exec sleep 1003' &) ; sleep 1004"
     async with Moat(home=home) as moat, moat.run(workspace, sandbox=sandbox) as run:
         assert (await run.exec(["sh", "-c", tree], timeout_s=1.5)).timed_out
-        left = await run.exec(["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o 'sleep 100[0-9]' || true"])
+        left = await run.exec(
+            ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o 'sleep 100[0-9]' || true"]
+        )
         assert left.stdout == b""
 
 
@@ -73,7 +75,9 @@ async def test_files_in_and_out(world, home, workspace, tmp_path):
 async def test_a_process_can_be_talked_to(world, home, workspace):
     """start() yields a live process: output as it comes, stdin, and it is gone when the block is left."""
     async with Moat(home=home) as moat, moat.run(workspace) as run:
-        async with run.start(["sh", "-c", "while read line; do echo got:$line; done; sleep 1000"], stdin=True) as process:
+        async with run.start(
+            ["sh", "-c", "while read line; do echo got:$line; done; sleep 1000"], stdin=True
+        ) as process:
             output = aiter(process)
             await process.write(b"one\n")
             assert (await anext(output)).data == b"got:one\n"

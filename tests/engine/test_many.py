@@ -65,7 +65,9 @@ async def test_an_image_removed_in_between_is_made_again(world, home, workspace)
         async with moat.open(request) as run:
             assert (await run.wait()).stdout == b"built\n"
         cleaner.struck = 0
-        async with moat.open(moat.request(workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False)) as run:
+        async with moat.open(
+            moat.request(workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False)
+        ) as run:
             assert (await run.wait()).stdout == b"built\n"
         assert cleaner.struck == 1
     subprocess.run(["docker", "rmi", "-f", tag], capture_output=True, check=True)

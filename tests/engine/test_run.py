@@ -203,12 +203,12 @@ def test_hardening_is_what_the_security_page_says(moat):
 
 def test_two_runs_cannot_see_each_other(moat, world, workspace):
     """On the shared network one run cannot reach another's open port, not even by address."""
-    script = "hostname -I; exec perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>7777); $s->accept'"
+    script = (
+        "hostname -I; exec perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>7777); $s->accept'"
+    )
     server = start("run", "--no-sandbox", "--", "sh", "-c", script, cwd=workspace)
     address = server.stdout.readline().decode().split()[0]
-    client = (
-        f"$s=IO::Socket::INET->new(PeerAddr=>'{address}',PeerPort=>7777,Timeout=>2); print $s ? 'open' : 'closed'"
-    )
+    client = f"$s=IO::Socket::INET->new(PeerAddr=>'{address}',PeerPort=>7777,Timeout=>2); print $s ? 'open' : 'closed'"
     try:
         for sandbox in ("--no-sandbox", "--sandbox"):
             done = moat("run", sandbox, "--", "perl", "-MIO::Socket::INET", "-e", client)

@@ -198,7 +198,7 @@ ENVIRONMENT = [
 
 
 @pytest.mark.parametrize(("variable", "text", "key", "value"), ENVIRONMENT)
-def test_the_environment_sets_scalars(load, schema, variable, text, key, value):  # noqa: PLR0917
+def test_the_environment_sets_scalars(load, schema, variable, text, key, value):
     """Variables are read as the type that is wanted; empty and unknown ones do nothing."""
     found = {name: (each, origin) for name, each, origin in load("", environ={variable: text}, schema=schema).items()}
     is_set = origin = found[key][1] != "default"

@@ -50,12 +50,14 @@ def complete_runs(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 
 def run_argument(*, required: bool = True) -> Callable[[Any], Any]:
     """Return the argument RUN: an id, a unique id prefix or a name."""
-    return click.argument("reference", metavar="RUN", required=required, shell_complete=complete_runs)
+    metavar = "RUN" if required else "[RUN]"
+    return click.argument("reference", metavar=metavar, required=required, shell_complete=complete_runs)
 
 
 def runs_argument(*, required: bool = True) -> Callable[[Any], Any]:
     """Return the argument RUN…."""
-    return click.argument("references", metavar="RUN...", nargs=-1, required=required, shell_complete=complete_runs)
+    metavar = "RUN..." if required else "[RUN]..."
+    return click.argument("references", metavar=metavar, nargs=-1, required=required, shell_complete=complete_runs)
 
 
 def confirm(question: str, *, force: bool) -> None:

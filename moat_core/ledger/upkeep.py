@@ -103,9 +103,9 @@ class Upkeep:
 
     async def reap(self, *, on_progress: Callable[[str], None] = lambda text: None) -> Reaped:
         """Undo everything of dead owners: what the ledger knows, then what only labels tell."""
-        reaped = Reaped()
+        reaped, dead = Reaped(), self.dead_runs()
         async with anyio.create_task_group() as group:
-            for run_id in self.dead_runs():
+            for run_id in dead:
                 group.start_soon(self._reap_run, run_id, reaped, on_progress)
         await self._sweep(reaped)
         return reaped

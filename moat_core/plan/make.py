@@ -117,7 +117,7 @@ def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
     for endpoint, number in request.ports.items():
         if not is_name(endpoint) or not 1 <= number <= _MAX_PORT:
             plan.problem(f"{endpoint}: {number} is not an endpoint and its port (1 to {_MAX_PORT}).", where="ports")
-    if request.timeout_s is not None and request.timeout_s <= 0:
+    if request.timeout_s is not None and not request.timeout_s > 0:  # as it is for NaN
         plan.problem("The time limit must be more than 0 seconds.", where="--timeout")
 
 

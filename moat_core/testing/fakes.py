@@ -331,7 +331,7 @@ async def find_leftovers(upkeep: Upkeep) -> list[Leftover]:
     runtime = await upkeep.connection(FakeRuntime, "")
     async with runtime.calling("find_leftovers"):
         found = [
-            (kind, name, data["run_id"], resource)
+            (kind, name, data, resource)
             for kind, objects, resource in (
                 ("container", runtime.engine.containers(), FakeContainer),
                 ("network", runtime.engine.networks(), FakeNetwork),
@@ -340,8 +340,11 @@ async def find_leftovers(upkeep: Upkeep) -> list[Leftover]:
         ]
     return [
         Leftover(kind, name, "Its run is over.", resource(runtime.address, name), run_id, automatic=True)
-        for kind, name, run_id, resource in found
-        if not upkeep.is_live(run_id) and not upkeep.is_known(run_id)
+        for kind, name, data, resource in found
+        # One engine may serve several homes; what says of nobody whose it is, is ours.
+        if data["labels"].get("moat.owner", upkeep.owner) == upkeep.owner
+        and not upkeep.is_live(run_id := data["run_id"])
+        and not upkeep.is_known(run_id)
     ]
 
 

@@ -81,7 +81,8 @@ class RuntimeConformance:
         probe = load_attribute(info.probe)
         found = [each for each in probe(live.run.address, 5.0) if each["run_id"] == live.id]
         (entry,) = [each for each in found if each["role"] == "main"]
-        assert (entry["state"], entry["oci_runtime"], entry["name"]) == ("running", live.oci_runtime, live.name)
+        assert (entry["state"], entry["name"]) == ("running", live.name)
+        assert entry["oci_runtime"] in {"", live.oci_runtime}  # what would take another question is left out
         with pytest.raises(OSError):  # noqa: PT011 - any will do
             probe(self.nowhere, 1.0)
 

@@ -70,7 +70,9 @@ def test_the_docs_mention_no_hook_that_is_not_there():
     unknown = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-        for name in re.findall(r"\bmoat_(?:add|register|choose|check|open|resolve|around|on|find)_\w+", path.read_text())
+        for name in re.findall(
+            r"\bmoat_(?:add|register|choose|check|open|resolve|around|on|find)_\w+", path.read_text()
+        )
         if name not in known
     }
     assert unknown == set()
@@ -218,7 +220,9 @@ async def test_hook_open_network(moat):
     """Before any container exists."""
     record, seen = await opened(moat, "moat_open_network", lambda run: len(moat.engine.containers()))
     assert seen == 0
-    record.assert_order("hello:moat_open_network", "moat_open_sandbox", "-moat_open_sandbox", "-hello:moat_open_network")
+    record.assert_order(
+        "hello:moat_open_network", "moat_open_sandbox", "-moat_open_sandbox", "-hello:moat_open_network"
+    )
 
 
 async def test_hook_open_services(moat):

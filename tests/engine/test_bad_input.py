@@ -32,6 +32,7 @@ def refused(done, *words, code=2):
         (["run", "-p", "web=99999", "--", "true"], ["99999", "--port"]),
         (["run", "-p", "We_b=80", "--", "true"], ["We_b", "--port"]),
         (["run", "--timeout", "-1", "--", "true"], ["--timeout"]),
+        (["run", "--timeout", "nan", "--", "true"], ["--timeout"]),
         (["run", "--timeout", "soon", "--", "true"], ["soon"]),
         (["run", "--runtime", "dokcer", "--", "true"], ["dokcer", "docker"]),
         (["run", "--base-image", "UPPER CASE", "--", "true"], ["UPPER CASE"]),

@@ -27,7 +27,9 @@ def config() -> None:
 @json_option
 @pass_cli
 def show(context: CliContext, /, *, path: str, as_json: bool) -> None:
-    """Show every value that holds for the workspace PATH, and where it comes from.
+    """Show every value, and where it comes from.
+
+    PATH is the workspace whose configuration it is.
 
     The fields of --json: key, value, origin.
 
@@ -46,7 +48,9 @@ def show(context: CliContext, /, *, path: str, as_json: bool) -> None:
 @click.argument("path", default=".", required=False)
 @pass_cli
 def check(context: CliContext, /, *, path: str) -> None:
-    """Check the configuration of the workspace PATH; name every problem.
+    """Check the configuration; name every problem.
+
+    PATH is the workspace whose configuration it is.
 
     \b
     moat config check && moat run
@@ -58,7 +62,9 @@ def check(context: CliContext, /, *, path: str) -> None:
 @config.command("schema")
 @pass_cli
 def schema(context: CliContext, /) -> None:
-    """Print the JSON Schema of agent.yaml, with every plugin's section, for editors.
+    """Print the JSON Schema of agent.yaml, for editors.
+
+    It has every plugin's section.
 
     \b
     moat config schema > agent.schema.json

@@ -15,13 +15,14 @@ from moat_core.api.live import live
 from moat_core.cli.context import CliContext, pass_cli, run_async
 from moat_core.cli.progress import ProgressPrinter
 from moat_core.cli.render import print_json, print_problem, say, warn
-from moat_core.cli.terminal import Screen, feed, follow_size, raw_mode, terminal_size
+from moat_core.cli.terminal import Screen, can_write, feed, follow_size, raw_mode, terminal_size
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.errors import UsageError, WorkspaceError
 from moat_core.types import Output
 
 if TYPE_CHECKING:
     from moat_core.api import Moat, RunHandle
+    from moat_core.api.live import Lived
     from moat_core.plan import Plan, RunRequest
 
 __all__ = ["run"]
@@ -40,7 +41,7 @@ class _AfterDashes(click.Command):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[-- COMMAND ...]"]
+        return [*filter(None, super().collect_usage_pieces(ctx)), "[-- COMMAND ...]"]
 
 
 @click.command(cls=_AfterDashes)
@@ -92,6 +93,8 @@ def run(context: CliContext, /, **options: Any) -> int:
 
 def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any]) -> RunRequest:
     path = Path(options["path"])
+    if command is None and path.name == options["path"] and not path.exists():
+        raise WorkspaceError(f"There is no folder '{path}' here.", hint=f"A command goes after --: moat run -- {path}")
     tty = options["interactive"] and os.isatty(0) and os.isatty(1)
     try:
         config = moat.config(path) if path.is_dir() else None
@@ -147,24 +150,32 @@ async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:
             handle.run.cancel()
 
     handle = moat.open(request, plan=plan, on_output=show, on_event=printer)
-    with raw_mode() if plan.tty else nullcontext():
-        try:
-            lived = await live(handle, on_ready=lambda: _attach(handle, plan), on_signal=_tell_signal)
-        finally:
-            printer.clear()
-            screen.reset()
+
+    def on_signal(_number: int, count: int) -> None:
+        screen.hurry()
+        if count == 1 and can_write(2):
+            say("\rStopping; once more to stop waiting.")
+
+    try:
+        lived = await live(handle, on_ready=lambda: _attach(handle, plan), on_signal=on_signal)
+    finally:
+        screen.reset()
+        printer.clear()
+    _tell_end(lived, plan)
+    return _SIGPIPE_EXIT if broken else lived.exit_code
+
+
+def _tell_end(lived: Lived, plan: Plan) -> None:
+    """Say what the exit code does not."""
     if lived.run is not None:
         for problem in lived.run.problems:
             print_problem(problem)
         if plan.keep and lived.run.outcome.status == "finished":
             say(f"Kept: {plan.name} ({plan.run_id}). `moat destroy {plan.run_id}` removes it.")
-    if broken:
-        return _SIGPIPE_EXIT
     if lived.result is not None and lived.result.timed_out:
         warn(f"The command was killed after {plan.timeout_s:g} s, its time limit.")
     if lived.result is not None and lived.result.oom_killed:
         warn("The kernel killed something in the container for want of memory.")
-    return lived.exit_code
 
 
 async def _attach(handle: RunHandle, plan: Plan) -> None:
@@ -173,18 +184,16 @@ async def _attach(handle: RunHandle, plan: Plan) -> None:
 
 
 async def _stdin(handle: RunHandle, plan: Plan, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    task_status.started()
-    main = handle.main
-    async with anyio.create_task_group() as group:
-        if plan.tty:
-            group.start_soon(follow_size, main)
-        await feed(main)
-        await anyio.sleep_forever()
-
-
-def _tell_signal(_number: int, count: int) -> None:
-    if count == 1:
-        say("\rStopping; once more to stop waiting.")
+    # Raw only while there is a command to take the keys: before and after it, Ctrl-C is for us.
+    with raw_mode() if plan.tty else nullcontext():
+        task_status.started()
+        async with anyio.create_task_group() as group:
+            if plan.tty:
+                group.start_soon(follow_size, handle.main)
+            group.start_soon(feed, handle.main)
+            await handle.run.main_done.wait()
+            group.cancel_scope.cancel()
+    await anyio.sleep_forever()
 
 
 async def _detached(context: CliContext, moat: Moat, request: RunRequest, plan: Plan, options: dict[str, Any]) -> int:

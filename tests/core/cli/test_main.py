@@ -49,3 +49,21 @@ def test_a_typo_is_told_from_another_word(moat, word, meant):
     result = moat(word)
     assert result.status == 2
     assert (f"Did you mean {meant}" if meant else "See `moat --help`") in result.err
+
+
+def test_a_command_without_dashes_is_told_where_it_goes(machine, moat):
+    """What new users do wrong first is told with its mending, and nothing is made."""
+    result = moat("run", "ls")
+    assert (result.status, result.out) == (2, "")
+    assert "There is no folder 'ls' here" in result.err
+    assert "moat run -- ls" in result.err
+
+
+@pytest.mark.parametrize("verb", ["logs", "stop", "run", "exec", "config", "system"])
+def test_usage_says_what_may_be_left_out(moat, verb):
+    """In brackets is what need not be there; nothing is cut off."""
+    result = moat(verb, "--help")
+    usage = result.out.splitlines()[0]
+    assert "  " not in usage
+    assert ("[RUN]" in usage) == (verb in {"logs", "stop"})
+    assert "..." not in result.out.partition("Commands:")[2]

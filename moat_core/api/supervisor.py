@@ -13,9 +13,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from moat_core.api.adopted import own
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt", "detach", "main"]
 
+_CHUNK_BYTES = 64 * 1024
 _START_S = 3600.0
 """Pulling and building may take long; a supervisor that dies is noticed at once by its closed pipe."""
 
@@ -72,9 +74,7 @@ async def _supervise(
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with open(os.path.join(folder, "supervisor.log"), "ab") as log:
         async with _started(log, pass_fds) as process:
-            assert process.stdin is not None
-            await process.stdin.send(json.dumps(task).encode())
-            await process.stdin.aclose()
+            await anyio.to_thread.run_sync(_give, process, json.dumps(task).encode())
             with anyio.fail_after(_START_S):
                 async for message in _messages(process):
                     if "ready" in message:
@@ -90,10 +90,11 @@ async def _supervise(
 
 
 @asynccontextmanager
-async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[anyio.abc.Process]:
+async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Start the supervisor; if we leave early, by Ctrl-C or an error, ask it to end, and wait for that."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = await anyio.open_process(
+    # Not the event loop's: that one would kill it, or complain, when the loop ends before it.
+    process = subprocess.Popen(  # noqa: ASYNC220 - see above
         # -P: without it -m imports from the current folder first, where the last run's agent may have left an anyio.py.
         [sys.executable, "-P", "-m", "moat_core.api.supervisor"],
         stdin=subprocess.PIPE,
@@ -103,24 +104,49 @@ async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[anyio.a
         pass_fds=pass_fds,
         env=environ,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            yield process
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                if process.poll() is None:
+                    process.terminate()
+                await anyio.to_thread.run_sync(process.wait)
+            raise
+        finally:
+            _close(process.stdin)
+    if process.poll() is None:
+        process.returncode = 0  # it outlives us: not ours to wait for
+
+
+def _give(process: subprocess.Popen[bytes], task: bytes) -> None:
+    assert process.stdin is not None
     try:
-        yield process
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-        raise
+        process.stdin.write(task)
+    except OSError:
+        pass  # it has died; the end of its output says so
+    _close(process.stdin)
 
 
-async def _messages(process: anyio.abc.Process) -> AsyncIterator[dict[str, Any]]:
+def _close(pipe: IO[bytes]) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass  # what was to be flushed has no reader any more
+
+
+async def _messages(process: subprocess.Popen[bytes]) -> AsyncIterator[dict[str, Any]]:
     assert process.stdout is not None
     buffer = b""
-    async for chunk in process.stdout:
+    await anyio.wait_readable(process.stdout)
+    while chunk := os.read(process.stdout.fileno(), _CHUNK_BYTES):
         buffer += chunk
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
             yield json.loads(line)
+        await anyio.wait_readable(process.stdout)
 
 
 def _error(data: dict[str, Any]) -> MoatError:

@@ -117,13 +117,13 @@ class FakeEngine:
 
         Args:
             how: See `Fault`.
-            at: Which one: 1 is the first call of all. ``None``: every one that ``call`` names.
+            at: Which one: 1 is the first call of this process. ``None``: every one that ``call`` names.
             call: Which kind of call; ``None`` is any.
             onwards: Those after it, too.
         """
         assert how in get_args(Fault)
         script = self._script()
-        script["faults"].append({"how": how, "at": at, "call": call, "onwards": onwards})
+        script["faults"].append({"how": how, "at": at, "call": call, "onwards": onwards, "pid": os.getpid()})
         self._write("script.json", script)
 
     def behave(self) -> None:
@@ -167,10 +167,13 @@ class FakeEngine:
         finally:
             os.close(fd)
         faults = self._script()["faults"]
-        number = len(self.calls()) if faults else 0
+        calls = self.calls() if faults else []
         for fault in faults:
-            at = fault["at"]
-            if fault["call"] in {None, call} and (at in {None, number} or (fault["onwards"] and number > at)):
+            # What another process (a reaper) asks meanwhile does not count; from the fault on it is met by everybody.
+            number = sum(each["pid"] == fault["pid"] for each in calls)
+            is_it = number == fault["at"] and os.getpid() == fault["pid"]
+            is_after = fault["onwards"] and number >= (fault["at"] or 0)
+            if fault["call"] in {None, call} and (fault["at"] is None or is_it or is_after):
                 how: Fault = fault["how"]
                 return how
         return None

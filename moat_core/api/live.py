@@ -64,6 +64,7 @@ async def live(
     """
     lived = Lived()
     opening = anyio.CancelScope()
+    failed: MoatError | None = None
 
     async def on_signals(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(*_SIGNALS) as signals:
@@ -94,13 +95,15 @@ async def live(
                     lived.result = await handle.wait()
                 else:
                     await handle.wait_until_over()
-        except MoatError:
+        except MoatError as error:
             if lived.signal is None and not handle.was_cancelled:
-                raise
+                failed = error  # raised below: the task group would make a group of it, which no caller expects
         finally:
             with anyio.CancelScope(shield=True):
                 lived.run = await handle.aclose() if handle.is_begun else None
             group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
     return lived
 
 

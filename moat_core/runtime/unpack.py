@@ -35,7 +35,7 @@ def unpack(archive: IO[bytes], folder: Path) -> None:
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             tar.extractall(folder, members=_safe_members(tar), filter="data")
-    except (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, RecursionError) as error:
         raise SandboxError(f"What the run sent cannot be unpacked: {error}") from error
 
 
@@ -49,12 +49,19 @@ def _safe_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
         if max(len(member.name.encode(errors="replace")), len(member.linkname.encode(errors="replace"))) > _NAME_BYTES:
             raise SandboxError("What the run sent has a path that is too long.")
     links = {posixpath.normpath(member.name) for member in members if member.issym()}
+    before: set[str] = set()
     for member in members:
+        name = posixpath.normpath(member.name)
         _check_way(posixpath.dirname(member.name), links, member.name)
         if member.issym():
             _check_way(posixpath.join(posixpath.dirname(member.name), member.linkname), links, member.name)
         elif member.islnk():
-            _check_way(f"{member.linkname}/.", links, member.name)  # nor may it be another name of a link
+            _check_way(member.linkname, links, member.name)
+            target = posixpath.normpath(member.linkname)
+            # Another name of a file that is there by then, or `tarfile` goes looking for it, round in circles perhaps.
+            if target in links or target not in before or name in before:
+                raise SandboxError(f"What the run sent has {member.name!r}, a hard link to nothing.")
+        before.add(name)
     return sorted(members, key=lambda member: member.issym())
 
 

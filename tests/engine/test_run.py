@@ -294,7 +294,7 @@ def test_detached_failure_is_told(moat, world):
     """What keeps a detached run from opening is the command's error, not a log line somewhere."""
     done = moat("run", "-d", "--base-image", "no-such-registry.invalid/image:1", "--no-sandbox")
     assert done.returncode == 125
-    assert b"no-such-registry.invalid" in done.stderr
+    assert b"error: The image no-such-registry.invalid/image:1 cannot be pulled" in done.stderr
     assert b"Traceback" not in done.stderr
 
 

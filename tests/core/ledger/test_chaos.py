@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Place
@@ -82,8 +83,9 @@ def test_what_a_dead_client_asked_for_and_appears_later_is_removed(tmp_path):
     engine.set_timeout(60)
     engine.misbehave("late", call="create_container")
     with subprocess.Popen(LIBRARY.argv, cwd=here.folder / "workspace", env=here.full_environ) as process:
-        deadline = time.monotonic() + 20
-        while not engine.calls("create_container") and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        making = Path(engine.folder, "containers")
+        while not any(making.glob("*.new")) and time.monotonic() < deadline:  # the engine has begun
             time.sleep(0.02)
         process.kill()
     assert here.wait_until_empty(WITHIN_S) == []

@@ -102,6 +102,9 @@ ATTACKS = {
     "pipe": [member("a", kind=tarfile.FIFOTYPE)],
     "nul in a name": [member("a\0/../../outside/precious", data=b"x")],
     "nothing at the hard link's end": [hard("a", "nowhere")],
+    "hard link to itself": [hard("a", "a")],
+    "hard links in a circle": [member("a"), hard("b", "a"), hard("a", "b")],
+    "hard link to itself over a folder": [folder("a"), hard("a", "a")],
     "a path too long": [member("a/" * 2000 + "b", data=b"x")],
 }
 
@@ -180,7 +183,7 @@ members = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.lists(members, max_size=6))
 def test_no_archive_reaches_outside(tmp_path_factory, contents):
     """Whatever is in it: the only error is ours (or the file system's), and all links end inside."""

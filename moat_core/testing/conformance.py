@@ -266,7 +266,7 @@ class SandboxConformance(FileConformance):
 
     async def test_a_signal_reaches_every_process(self, sandbox: Sandbox) -> None:
         """It can be handled, and the command's own end is told."""
-        script = "trap 'echo caught; exit 6' TERM; sleep 300 & echo $!; wait"
+        script = "trap 'echo caught; exit 6' TERM; sleep 300 & echo $!; while :; do wait; done"
         with anyio.fail_after(_LONG_S):
             async with sandbox.open_process(sh(script)) as process:
                 pids = await _read_words(process, 1)

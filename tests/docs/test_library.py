@@ -25,10 +25,12 @@ def test_the_first_block_is_a_program(tmp_path):
     """The page's first block, run by itself, prints Python's version."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.code)
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
 
     done = subprocess.run(
         [sys.executable, script],
-        cwd=tmp_path,
+        cwd=workspace,
         env={**os.environ, "MOAT_HOME": str(tmp_path / "state")},
         capture_output=True,
         text=True,
@@ -41,7 +43,9 @@ def test_the_first_block_is_a_program(tmp_path):
 
 async def test_every_snippet(tmp_path, monkeypatch):
     """The other blocks do what they assert, one after the other in one run, and leave nothing."""
-    monkeypatch.chdir(tmp_path)
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    monkeypatch.chdir(workspace)
     monkeypatch.setenv("MOAT_HOME", str(tmp_path / "state"))
     async with Moat() as moat:
         async with moat.run(".", dependencies=["python"], ports={"web": 8000}) as run:

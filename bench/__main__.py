@@ -16,6 +16,8 @@ import memory
 import overhead
 from measure import show
 
+from moat_core.errors import MoatError
+
 PARTS = {"overhead": overhead, "command": command, "memory": memory}
 
 
@@ -39,4 +41,7 @@ async def main():
             )
 
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except MoatError as error:
+    sys.exit(f"bench: {error}\n{error.hint}")

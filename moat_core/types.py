@@ -203,12 +203,17 @@ class InitStep:
         order: Lower comes first; 50 is the middle.
         as_user: Run it as the run's user instead, in the working folder, after all steps of root; what it
             prints goes to stderr.
+        inline: Run it as a function of `moat-init` itself rather than in a subshell, which is a fork less (16 ms
+            in gVisor). It must end early by ``return``, never by ``exit``, and leave nothing behind in the
+            shell: no options, traps or other working folder, and no variables but ``moat_*``. Of no effect with
+            ``as_user``.
     """
 
     name: str
     script: str
     order: int = 50
     as_user: bool = False
+    inline: bool = False
 
 
 @attrs.frozen

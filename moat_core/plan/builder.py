@@ -115,9 +115,11 @@ class PlanBuilder:
         """Publish a port of the container on 127.0.0.1, under its endpoint's name."""
         self._ports[endpoint] = Port(endpoint, number)
 
-    def add_init_step(self, name: str, script: str, *, order: int = 50, as_user: bool = False) -> None:
+    def add_init_step(
+        self, name: str, script: str, *, order: int = 50, as_user: bool = False, inline: bool = False
+    ) -> None:
         """Add a piece of sh for `moat-init`; see `InitStep`."""
-        self._init_steps.append(InitStep(name, script, order, as_user))
+        self._init_steps.append(InitStep(name, script, order, as_user, inline))
 
     def note(self, text: str) -> None:
         """Say in ``--dry-run`` what was contributed and why, where the plan itself does not show it."""

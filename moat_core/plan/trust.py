@@ -38,30 +38,31 @@ _ANCHORS = "/usr/local/share/ca-certificates"
 # Where others keep what Debian keeps in TRUST_BUNDLE: Fedora, SUSE, and OpenSSL by default.
 _OTHER_BUNDLES = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem"
 
+# Each file is opened once, since opening costs milliseconds in gVisor too.
 _SCRIPT = """\
 moat_mark={mark}
 moat_line=
 [ ! -r {extras} ] || IFS= read -r moat_line <{extras} || :
-[ "$moat_line" != "$moat_mark" ] || exit 0
+if [ "$moat_line" != "$moat_mark" ]; then
 [ -d /etc/ssl/certs ] && [ -d {anchors} ] || mkdir -p /etc/ssl/certs {anchors}
 if [ ! -e {bundle} ]; then
   for moat_other in {others}; do
     [ ! -e "$moat_other" ] || {{ ln -s "$moat_other" {bundle}; break; }}
   done
 fi
-printf '%s\\n' "$moat_mark" >{extras}
-printf '\\n' >>{bundle}
-moat_trust() {{
-  printf '%s\\n' "$2" >{anchors}/"moat-$1.crt"
-  printf '%s\\n' "$2" >>{extras}
-  printf '%s\\n' "$2" >>{bundle}
-}}
-{calls}
+{copies}
+printf '%s\\n' "$moat_mark" {all} >{extras}
+printf '%s\\n' '' {all} >>{bundle}
+fi
 """
+
+_COPY = """\
+moat_ca_{number}={text}
+printf '%s\\n' "$moat_ca_{number}" >{anchors}/moat-{digest}-{number}.crt"""
 
 
 def trust_script(certificates: Sequence[bytes]) -> str:
-    """Return sh text that makes a container trust CERTIFICATES (PEM, one each); for root, in a subshell.
+    """Return sh text that makes a container trust CERTIFICATES (PEM, one each); for root; an inline step may be it.
 
     A copy goes to where ``update-ca-certificates`` looks, so that a later one keeps them.
     """
@@ -73,5 +74,9 @@ def trust_script(certificates: Sequence[bytes]) -> str:
         bundle=TRUST_BUNDLE,
         anchors=_ANCHORS,
         others=_OTHER_BUNDLES,
-        calls="\n".join(f"moat_trust {digest}-{number} {shlex.quote(text)}" for number, text in enumerate(texts, 1)),
+        all=" ".join(f'"$moat_ca_{number}"' for number in range(1, len(texts) + 1)),
+        copies="\n".join(
+            _COPY.format(number=number, text=shlex.quote(text), anchors=_ANCHORS, digest=digest)
+            for number, text in enumerate(texts, 1)
+        ),
     )

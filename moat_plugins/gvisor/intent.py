@@ -48,7 +48,7 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
         "insisted": request.sandbox is True or config.core.sandbox == "gvisor",
         "dns_from_config": bool(plan.dns),
     }
-    plan.add_init_step(CHECK_STEP, _CHECK, order=0)
+    plan.add_init_step(CHECK_STEP, _CHECK, order=0, inline=True)
     plan.note(f"isolated by gVisor (the engine's OCI runtime '{plan.oci_runtime}')")
     if plan.network == "none":
         return
@@ -59,4 +59,4 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
                 f"This host names no name server that a container can reach; using {', '.join(plan.dns)}.",
                 "Set 'container: {dns: [...]}' to name others.",
             )
-    plan.add_init_step(DNS_STEP, make_step(plan.dns), order=5)
+    plan.add_init_step(DNS_STEP, make_step(plan.dns), order=5, inline=True)

@@ -42,7 +42,7 @@ def add_to_plan(config: Config, plan: PlanBuilder, environ: Mapping[str, str] | 
     if not certificates:
         return
     plan.image = attrs.evolve(plan.image, trust=(*plan.image.trust, *certificates))
-    plan.add_init_step("host CAs", trust_script(plan.image.trust), order=10)
+    plan.add_init_step("host CAs", trust_script(plan.image.trust), order=10, inline=True)
     for key, value in TRUST_ENV.items():
         plan.set_env(key, value)
     plan.note(f"trusts {len(certificates)} CAs of this host's own")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ __all__ = [
     "Check",
     "Command",
     "CommandInfo",
+    "DependencyInfo",
     "EnvValue",
     "ExecResult",
     "ImageSpec",
@@ -34,6 +35,7 @@ __all__ = [
     "Stream",
     "Tmpfs",
     "User",
+    "Volume",
     "is_name",
     "new_run_id",
 ]
@@ -101,6 +103,21 @@ class Problem:
 
 
 @attrs.frozen
+class DependencyInfo:
+    """A name for ``dependencies:`` that a plugin brings, and then finds in ``plan.details["dependencies"]``.
+
+    Args:
+        name: ``family:mode``; only one mode of a family may be asked for.
+        implies: Names that are installed with it; ``script``: sh that the build runs as root after them.
+    """
+
+    name: str
+    summary: str
+    implies: tuple[str, ...] = ()
+    script: str = ""
+
+
+@attrs.frozen
 class Mount:
     """A host folder or file, bound into the container. Both paths are absolute."""
 
@@ -125,6 +142,21 @@ class Tmpfs:
     target: str
     size_bytes: int = 64 * 1024 * 1024
     options: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Volume:
+    """Storage that the engine keeps outside any container's layers.
+
+    Args:
+        name: A DNS label, unique within the run.
+        cache: ``""``: the run's own, made empty and gone with it. Else what it is kept for across runs (an agent's
+            name): who mounts it holds a lock, if only one may; ``moat clean`` removes it.
+    """
+
+    name: str
+    target: str
+    cache: str = ""
 
 
 @attrs.frozen
@@ -193,20 +225,16 @@ class ImageSpec:
 class InitStep:
     """A piece of POSIX sh that `moat-init` runs as root, before privileges are dropped and the command starts.
 
-    Steps run in the order of ``order`` (then of addition), in subshells, under ``set -eu``; a step that fails
-    ends the run with its message. Only what every Debian base has may be called; every process costs
-    milliseconds in gVisor, so prefer the shell's built-ins.
+    Steps run in the order of ``order`` (then of addition), in subshells, under ``set -eu``; one that fails ends the run
+    with its message. Only what every Debian base has may be called, and every process costs milliseconds in gVisor.
 
     Args:
         name: For messages.
         script: The sh text. Values from outside go in through `shlex.quote`.
         order: Lower comes first; 50 is the middle.
-        as_user: Run it as the run's user instead, in the working folder, after all steps of root; what it
-            prints goes to stderr.
-        inline: Run it as a function of `moat-init` itself rather than in a subshell, which is a fork less (16 ms
-            in gVisor). It must end early by ``return``, never by ``exit``, and leave nothing behind in the
-            shell: no options, traps or other working folder, and no variables but ``moat_*``. Of no effect with
-            ``as_user``.
+        as_user: Run it as the run's user, in the working folder, after all of root's; it prints to stderr.
+        inline: Run it as a function of root's, not in a subshell: a fork less (16 ms in gVisor). It ends early by
+            ``return``, never ``exit``, and leaves no options, traps or variables (but ``moat_*``) behind.
     """
 
     name: str
@@ -370,6 +398,3 @@ class Leftover:
     automatic: bool = False
     created: datetime | None = None
     size_bytes: int | None = None
-
-
-Argv = Sequence[str]

@@ -18,6 +18,7 @@ from moat_core import hookimpl
 
 if TYPE_CHECKING:
     from moat_core.lifecycle import Run
+    from moat_core.types import ImageSpec
 
 
 # --- run ---
@@ -35,6 +36,12 @@ async def moat_open_run(run: Run) -> AsyncIterator[None]:
     run.provide(Scratch(folder))
     yield
     # Here everything else of the run is undone. The folder itself needs no line: its release does that.
+
+
+# --- images ---
+@hookimpl
+def moat_build_image(run: Run, image: ImageSpec) -> None:
+    run.progress("images", f"{image.reference} is not there yet; the engine's own builder makes it")
 
 
 # --- services ---

@@ -13,7 +13,7 @@ import click
 from moat_core import hookimpl
 from moat_core.config import ConfigSchema, option
 from moat_core.ledger import Resource, ResourceContext
-from moat_core.types import CommandInfo
+from moat_core.types import CommandInfo, DependencyInfo
 
 
 # --- config ---
@@ -41,6 +41,12 @@ def greet(name: str) -> None:
 @hookimpl
 def moat_register_commands() -> Iterable[CommandInfo]:
     return [CommandInfo("greet", "Greet somebody.", "hooks_startup:greet")]
+
+
+# --- dependencies ---
+@hookimpl
+def moat_register_dependencies() -> Iterable[DependencyInfo]:
+    return [DependencyInfo("motto:kind", "A motto in every image", script="echo 'be kind' >/etc/motto")]
 
 
 # --- resources ---

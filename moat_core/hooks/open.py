@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from moat_core.lifecycle import Run
     from moat_core.runtime.base import Sandbox
+    from moat_core.types import ImageSpec
 
 
 @spec.context()
@@ -28,6 +29,14 @@ def moat_resolve_image(run: Run) -> str | None:
     """Make sure that the image of ``run.plan.image`` exists, by pulling or building, and return its reference.
 
     An image is shared by runs and nobody's resource: make it under a lock, once.
+    """
+
+
+@spec.first(asynchronous=True)
+def moat_build_image(run: Run, image: ImageSpec) -> str | None:
+    """Build IMAGE on the run's engine and return its reference; ``None``: somebody else shall.
+
+    Asked by whoever implements ``moat_resolve_image``, under its lock, before it builds by its own means.
     """
 
 

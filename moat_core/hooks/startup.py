@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moat_core.config import ConfigSchema
     from moat_core.ledger import Resource
     from moat_core.runtime.base import RuntimeInfo
-    from moat_core.types import CommandInfo
+    from moat_core.types import CommandInfo, DependencyInfo
 
 
 @spec.collect()
@@ -38,6 +38,11 @@ def moat_register_commands() -> Iterable[CommandInfo]:
 @spec.collect()
 def moat_register_runtimes() -> Iterable[RuntimeInfo]:
     """Name the runtimes that this plugin brings; they are imported when they are first used."""
+
+
+@spec.collect()
+def moat_register_dependencies() -> Iterable[DependencyInfo]:
+    """Name what this plugin lets users list under ``dependencies:``. A name that exists already is a `PluginError`."""
 
 
 @spec.collect()

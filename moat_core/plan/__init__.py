@@ -3,7 +3,7 @@
 from moat_core.plan.builder import DEFAULT_IMAGE, PlanBuilder
 from moat_core.plan.image import PROXY_ARGS, finish_image, image_tag
 from moat_core.plan.init import READY, make_init
-from moat_core.plan.make import make_plan, runtimes
+from moat_core.plan.make import make_plan, offered_dependencies, runtimes
 from moat_core.plan.names import random_name
 from moat_core.plan.plan import Note, Plan
 from moat_core.plan.request import RunRequest
@@ -24,6 +24,7 @@ __all__ = [
     "image_tag",
     "make_init",
     "make_plan",
+    "offered_dependencies",
     "random_name",
     "runtimes",
     "trust_script",

@@ -12,10 +12,12 @@ import attrs
 
 from moat_core.plan.image import finish_image
 from moat_core.plan.plan import Note, Plan
-from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User
+from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from moat_core.types import DependencyInfo
 
 __all__ = ["DEFAULT_IMAGE", "PlanBuilder"]
 
@@ -41,6 +43,7 @@ class PlanBuilder:
     image: ImageSpec = attrs.field(factory=lambda: ImageSpec(DEFAULT_IMAGE))
     user: User = attrs.field(factory=User)
     oci_runtime: str | None = None
+    privileged: str = ""
     sandboxed: bool = False
     network: Literal["bridge", "none"] = "bridge"
     own_network: bool = False
@@ -54,11 +57,14 @@ class PlanBuilder:
     rebuild: bool = False
     timeout_s: float | None = None
     details: dict[str, Any] = attrs.field(factory=dict)
+    offered: Mapping[str, DependencyInfo] = attrs.field(factory=dict)
+    """What plugins let users list under ``dependencies:`` (``moat_register_dependencies``), by name."""
     origin: str = "moat"
     problems: list[Problem] = attrs.field(factory=list)
     _env: dict[str, tuple[int, EnvValue]] = attrs.field(factory=dict)
     _mounts: dict[str, tuple[str, Mount]] = attrs.field(factory=dict)
     _tmpfs: dict[str, Tmpfs] = attrs.field(factory=dict)
+    _volumes: dict[str, Volume] = attrs.field(factory=dict)
     _groups: list[int] = attrs.field(factory=list)
     _capabilities: dict[str, str] = attrs.field(factory=dict)
     _hosts: dict[str, str] = attrs.field(factory=dict)
@@ -97,6 +103,13 @@ class PlanBuilder:
     def add_tmpfs(self, tmpfs: Tmpfs) -> None:
         """Add memory-backed scratch space."""
         self._tmpfs[posixpath.normpath(tmpfs.target)] = tmpfs
+
+    def add_volume(self, volume: Volume) -> None:
+        """Add storage of the engine's; a second one of a name is a problem."""
+        if volume.name in self._volumes:
+            self.problem(f"There are two volumes '{volume.name}'; {self.origin} wants the second.")
+            return
+        self._volumes[volume.name] = volume
 
     def add_group(self, gid: int) -> None:
         """Add a numeric group for the run's user."""
@@ -154,6 +167,8 @@ class PlanBuilder:
             groups=tuple(self._groups),
             capabilities=_sorted(self._capabilities),
             oci_runtime=self.oci_runtime,
+            privileged=self.privileged,
+            volumes=tuple(self._volumes.values()),
             sandboxed=self.sandboxed,
             network=self.network,
             own_network=self.own_network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from moat_core.plan.plan import Plan
     from moat_core.plan.request import RunRequest
     from moat_core.runtime.base import RuntimeInfo
-    from moat_core.types import Mount
+    from moat_core.types import DependencyInfo, Mount
 
-__all__ = ["make_plan", "runtimes"]
+__all__ = ["make_plan", "offered_dependencies", "runtimes"]
 
 _ENV_KEY_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_PORT = 65535
@@ -35,12 +35,25 @@ def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
     Raises:
         PluginError: Two plugins registered the same name.
     """
-    found: dict[str, RuntimeInfo] = {}
+    return _by_name(dispatcher, "moat_register_runtimes", "runtime")
+
+
+def offered_dependencies(dispatcher: Dispatcher) -> dict[str, DependencyInfo]:
+    """Return what plugins let users list under ``dependencies:``, by name.
+
+    Raises:
+        PluginError: Two plugins registered the same name.
+    """
+    return _by_name(dispatcher, "moat_register_dependencies", "dependency")
+
+
+def _by_name(dispatcher: Dispatcher, hook: str, what: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     owners: dict[str, str] = {}
-    for plugin, info in dispatcher.collect_items("moat_register_runtimes"):
+    for plugin, info in dispatcher.collect_items(hook):
         if info.name in found:
             raise PluginError(
-                f"Plugins '{owners[info.name]}' and '{plugin}' both register a runtime '{info.name}'.",
+                f"Plugins '{owners[info.name]}' and '{plugin}' both register a {what} '{info.name}'.",
                 hint=f"Go without one of them: --without {plugin}.",
             )
         found[info.name], owners[info.name] = info, plugin
@@ -57,6 +70,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     core = config.core
     name = request.name or core.name or random_name(request.run_id)
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
+    plan.offered = offered_dependencies(dispatcher)
     plan.command = None if request.hold else request.command or core.command
     container = core.container
     plan.limits = Limits(container.memory, container.cpus, container.pids or Limits().pids)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User
+from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User, Volume
 
 __all__ = ["Note", "Plan"]
 
@@ -29,7 +29,9 @@ class Plan:
         command: ``None``: no command of its own; the container waits for ``exec``.
         user: Whom privileges are dropped to.
         groups: Further numeric groups.
-        capabilities: Linux capabilities that are kept (without ``CAP_``) -> why. All others are dropped.
+        capabilities: Linux capabilities that are kept (without ``CAP_``) -> why. All others are dropped. ``ALL`` is
+            all, and then programs may gain privileges, too.
+        privileged: Why the container must be privileged, which is root on the engine's machine; ``""``: it is not.
         oci_runtime: What the engine shall start the container with; ``None`` is its default.
         sandboxed: Whether that isolates more than the kernel's namespaces do.
         network: ``bridge`` reaches the world; ``none`` does not.
@@ -50,9 +52,11 @@ class Plan:
     env: Mapping[str, EnvValue]
     mounts: tuple[Mount, ...]
     tmpfs: tuple[Tmpfs, ...]
+    volumes: tuple[Volume, ...]
     user: User
     groups: tuple[int, ...]
     capabilities: Mapping[str, str]
+    privileged: str
     oci_runtime: str | None
     sandboxed: bool
     network: Literal["bridge", "none"]

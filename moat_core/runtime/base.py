@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from moat_core.runtime.facets import EngineApi, Sidecars
     from moat_core.types import Command, Output, RunState
 
 __all__ = ["Connection", "OciRuntimes", "Process", "Runtime", "RuntimeInfo", "Sandbox", "SandboxInfo"]
@@ -197,6 +198,16 @@ class Runtime(ABC):
     @abstractmethod
     async def get_sandbox(self, info: SandboxInfo) -> Sandbox:
         """Return a handle to a container found."""
+
+    @property
+    def sidecars(self) -> Sidecars | None:
+        """Return what makes helper containers; ``None``: it cannot."""
+        return None
+
+    @property
+    def api(self) -> EngineApi | None:
+        """Return the engine's own API, if it has one of Docker's kind."""
+        return None
 
     async def oci_runtimes(self) -> OciRuntimes | None:
         """Return what containers can be started with, asked once a connection; ``None``: no such choice."""

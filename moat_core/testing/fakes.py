@@ -301,8 +301,13 @@ class FakeProcess(Process):
 async def resolve_image(run: Run) -> str:
     """Implement ``moat_resolve_image``."""
     runtime = await run.connection(FakeRuntime, run.address)
-    async with runtime.calling("find_image", reference=run.plan.image.reference):
-        return run.plan.image.reference
+    image = run.plan.image
+    async with runtime.calling("find_image", reference=image.reference):
+        if image.dockerfile is not None:
+            built = await run.dispatcher.afirst("moat_build_image", run=run, image=image)
+            if built is not None:
+                return str(built.value)
+        return image.reference
 
 
 @asynccontextmanager

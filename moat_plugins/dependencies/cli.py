@@ -11,7 +11,8 @@ import click
 
 from moat_core.config import nearest, show
 from moat_core.errors import UnknownName
-from moat_plugins.dependencies.registry import DYNAMIC, KINDS, REGISTRY, Entry
+from moat_core.plan import offered_dependencies
+from moat_plugins.dependencies.registry import DYNAMIC, KINDS, REGISTRY, Entry, make_entry
 
 __all__ = ["deps"]
 
@@ -28,7 +29,11 @@ def deps() -> None:
 @click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, nothing else.")
 def list_(kind: str | None, *, as_json: bool) -> None:
     """List every name, its version and what it is."""
-    entries = [entry for entry in (*REGISTRY.values(), *DYNAMIC.values()) if kind in {None, entry.kind}]
+    everything = (*REGISTRY.values(), *DYNAMIC.values(), *_offered().values())
+    entries = [entry for entry in everything if kind in {None, entry.kind}]
+    if not entries and not as_json:
+        click.echo("There are none: no plugin brings any.", err=True)
+        return
     entries.sort(key=lambda entry: (list(KINDS).index(entry.kind), entry.name))
     if as_json:
         click.echo(json.dumps([_to_json(entry) for entry in entries], indent=2))
@@ -50,9 +55,10 @@ def list_(kind: str | None, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on stdout, nothing else.")
 def info(name: str, *, as_json: bool) -> None:
     """Show everything about one NAME (`npm:` shows what the prefix means)."""
-    entry = REGISTRY.get(name) or DYNAMIC.get(name.partition(":")[0] if ":" in name else "")
+    offered = _offered()
+    entry = REGISTRY.get(name) or offered.get(name) or DYNAMIC.get(name.partition(":")[0] if ":" in name else "")
     if entry is None:
-        close = nearest(name, REGISTRY)
+        close = nearest(name, [*REGISTRY, *offered])
         raise UnknownName(
             f"There is no dependency {show(name)}.",
             hint=(f"Did you mean {close}? " if close else "") + "`moat deps list` shows what there is.",
@@ -66,6 +72,14 @@ def info(name: str, *, as_json: bool) -> None:
             text = ", ".join(value) if isinstance(value, list) else str(value)
             click.echo(f"{key + ':':<12}{text}")
     click.echo(f"{'to use it:':<12}add `- {_example(entry)}` under dependencies:")
+
+
+def _offered() -> dict[str, Entry]:
+    """Return what plugins bring, by name."""
+    from moat_core.api import Moat
+
+    offered = offered_dependencies(Moat(keep_going=True).dispatcher)
+    return {name: make_entry(info) for name, info in offered.items()}
 
 
 def _to_json(entry: Entry) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def _add_build(request: RunRequest, config: Config, plan: PlanBuilder, base: str
     from moat_plugins.dependencies.dockerfile import Hooks, choose_base, make_dockerfile
     from moat_plugins.dependencies.parse import resolve  # most runs want nothing of it
 
-    dependencies, problems = resolve(config.core.dependencies, request.dependencies)
+    dependencies, problems = resolve(config.core.dependencies, request.dependencies, plan.offered)
     for problem in problems:
         plan.problem(problem.message, problem.hint, where=problem.where)
     if problems:
         return
+    plan.details["dependencies"] = listed = [str(each) for each in dependencies]
     hooks = Hooks(config.core.hooks.post_build_root, config.core.hooks.post_build)
     built = make_dockerfile(dependencies, hooks, plan.user, base)
     if built is None:
@@ -48,6 +49,4 @@ def _add_build(request: RunRequest, config: Config, plan: PlanBuilder, base: str
         return
     files = dict(plan.image.files) | dict(built.files)
     plan.image = attrs.evolve(plan.image, base=built.base, dockerfile=built.dockerfile, files=files)
-    listed = [str(each) for each in dependencies]
-    plan.details["dependencies"] = listed
     plan.note(f"an image of its own from {built.base}: {', '.join(listed) or 'the build hooks'}")

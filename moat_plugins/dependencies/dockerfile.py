@@ -129,6 +129,10 @@ def _install_lines(groups: _Groups, files: dict[str, bytes], base: str, *, is_of
         lines += [f"ENV {_ENV[each.name]}"] if each.name in _ENV else []
     lines += [_go_line(each) for each in groups.of("go-install")]
     lines += [_cargo_line(each) for each in groups.of("cargo")]
+    for each in groups.of("plugin"):
+        if each.entry.script:
+            file = each.name.replace(":", "-") + ".sh"
+            lines += [_copy(files, file, each.entry.script), f"RUN sh -eu {FOLDER}/{file}"]
     return lines
 
 

@@ -13,10 +13,12 @@ import attrs
 
 from moat_core.config import nearest, show
 from moat_core.types import Problem
-from moat_plugins.dependencies.registry import DYNAMIC, REGISTRY, Entry
+from moat_plugins.dependencies.registry import DYNAMIC, REGISTRY, Entry, make_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from moat_core.types import DependencyInfo
 
 __all__ = ["Dependency", "parse", "resolve"]
 
@@ -62,9 +64,12 @@ class Dependency:
         return f"{self.name}@{self.version}" if self.version else self.name
 
 
-def parse(text: str) -> Dependency | Problem:
-    """Read ``name``, ``name@version`` or ``npm:name@version`` (also pip, uv, cargo, go)."""
+def parse(text: str, offered: Mapping[str, DependencyInfo] | None = None) -> Dependency | Problem:
+    """Read ``name``, ``name@version``, ``npm:name@version`` (also pip, uv, cargo, go) or what a plugin OFFERED."""
     prefix, colon, rest = text.partition(":")
+    modes = sorted(name for name in offered or () if name.partition(":")[0] == prefix.partition("@")[0])
+    if modes:
+        return _parse_offered(text, modes, offered or {})
     if colon:
         return _parse_dynamic(text, prefix, rest)
     name, at, version = text.partition("@")
@@ -76,18 +81,21 @@ def parse(text: str) -> Dependency | Problem:
     return Dependency(entry, name, entry.package, version or entry.default, bool(at))
 
 
-def resolve(configured: Iterable[str], requested: Iterable[str] = ()) -> tuple[tuple[Dependency, ...], list[Problem]]:
+def resolve(
+    configured: Iterable[str], requested: Iterable[str] = (), offered: Mapping[str, DependencyInfo] | None = None
+) -> tuple[tuple[Dependency, ...], list[Problem]]:
     """Return everything that is to be installed, in order of name, and what is wrong.
 
     Args:
         configured: The texts from the config.
         requested: Those of a flag or argument: added, and their versions win.
+        offered: What plugins bring.
     """
     problems: list[Problem] = []
     found: dict[str, Dependency] = {}
     for texts in (configured, requested):
         of_source: dict[str, Dependency] = {}
-        for each in _expand(texts, problems):
+        for each in _expand(texts, problems, offered or {}):
             other = of_source.get(each.name)
             if other is None or (each.asked and not other.asked):
                 of_source[each.name] = each
@@ -96,14 +104,16 @@ def resolve(configured: Iterable[str], requested: Iterable[str] = ()) -> tuple[t
                     _problem(f"'{each.name}' is listed twice, as {other} and as {each}.", "Keep one of them.")
                 )
         found |= {name: each for name, each in of_source.items() if name not in found or each.asked}
-    problems += _missing(found)
+    problems += [*_missing(found), *_clashing(found)]
     return tuple(found[name] for name in sorted(found)), problems
 
 
-def _expand(texts: Iterable[str], problems: list[Problem]) -> Iterator[Dependency]:
-    """Parse, and put a bundle's members in its place."""
+def _expand(
+    texts: Iterable[str], problems: list[Problem], offered: Mapping[str, DependencyInfo]
+) -> Iterator[Dependency]:
+    """Parse, and put a bundle's members in its place, and what is implied beside what implies it."""
     for text in texts:
-        result = parse(text)
+        result = parse(text, offered)
         if isinstance(result, Problem):
             problems.append(result)
         elif result.entry.members:
@@ -112,6 +122,7 @@ def _expand(texts: Iterable[str], problems: list[Problem]) -> Iterator[Dependenc
                 yield Dependency(entry, member, entry.package, entry.default, asked=False)
         else:
             yield result
+            yield from _expand(result.entry.implies, problems, offered)
 
 
 def _parse_dynamic(text: str, prefix: str, rest: str) -> Dependency | Problem:
@@ -133,6 +144,29 @@ def _parse_dynamic(text: str, prefix: str, rest: str) -> Dependency | Problem:
     if at >= 0 and not _VERSION.fullmatch(version):
         return _bad_version(text, version)
     return Dependency(entry, f"{prefix}:{name}", name, version, at >= 0)
+
+
+def _parse_offered(text: str, modes: list[str], offered: Mapping[str, DependencyInfo]) -> Dependency | Problem:
+    if text in modes:
+        return Dependency(make_entry(offered[text]), text, "", "", asked=False)
+    family = modes[0].partition(":")[0]
+    if text == family:
+        which = " or ".join(f"`- {mode}` ({offered[mode].summary})" for mode in modes)
+        return _problem(f"'{family}' needs a mode.", f"Write {which}.")
+    if text.partition("@")[0] in {family, *modes}:
+        return _problem(f"'{text.partition('@')[0]}' takes no version.", f"Write {' or '.join(modes)}.")
+    return _problem(f"{show(text)} is no dependency.", f"There are {', '.join(modes)}.")
+
+
+def _clashing(found: dict[str, Dependency]) -> Iterator[Problem]:
+    """Of a family only one mode may be asked for."""
+    families: dict[str, list[str]] = {}
+    for each in found.values():
+        if each.entry.kind == "plugin":
+            families.setdefault(each.name.partition(":")[0], []).append(each.name)
+    for modes in families.values():
+        if len(modes) > 1:
+            yield _problem(f"{' and '.join(sorted(modes))} exclude each other.", "Keep one of them.")
 
 
 def _check_version(entry: Entry, text: str, version: str | None) -> Problem | None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-__all__ = ["DYNAMIC", "KINDS", "REGISTRY", "Download", "Entry", "Installer", "Kind"]
+if TYPE_CHECKING:
+    from moat_core.types import DependencyInfo
 
-Kind = Literal["runtime", "github-binary", "apt", "npm", "go-install", "uv-tool", "custom", "meta", "dynamic"]
+__all__ = ["DYNAMIC", "KINDS", "REGISTRY", "Download", "Entry", "Installer", "Kind", "make_entry"]
+
+Kind = Literal["runtime", "github-binary", "apt", "npm", "go-install", "uv-tool", "custom", "meta", "dynamic", "plugin"]
 
 Installer = Literal[
-    "apt", "cargo", "custom", "download", "go", "go-install", "meta", "node", "npm", "python", "python-package",
-    "python-program",
+    "apt", "cargo", "custom", "download", "go", "go-install", "meta", "node", "npm", "plugin", "python",
+    "python-package", "python-program",
 ]  # fmt: skip
 """How it gets into the image; see `moat_plugins.dependencies.dockerfile`."""
 
@@ -34,6 +37,7 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         "custom": "something with an installer of its own",
         "meta": "a bundle of others",
         "dynamic": "any package of a registry, by its name there",
+        "plugin": "something that a plugin brings",
     }
 )
 
@@ -68,6 +72,8 @@ class Entry:
         members: What a bundle stands for.
         package: What it is called in its registry.
         command: The program's name, if it is another.
+        implies: Names that are installed with it, for what a plugin brings, as for the next.
+        script: What the build runs as root.
     """
 
     name: str
@@ -81,11 +87,18 @@ class Entry:
     package: str = ""
     command: str = ""
     download: Download | None = None
+    implies: tuple[str, ...] = ()
+    script: str = ""
 
     @property
     def program(self) -> str:
         """The name of its program."""
         return self.command or self.name
+
+
+def make_entry(info: DependencyInfo) -> Entry:
+    """Return the entry for what a plugin brings."""
+    return Entry(info.name, "plugin", "plugin", info.summary, implies=info.implies, script=info.script)
 
 
 def _github(

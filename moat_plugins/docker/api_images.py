@@ -45,9 +45,10 @@ class Images:
         found = await self._engine.call("list images", "GET", "/images/json", params=params)
         return cast("list[dict[str, Any]]", found)
 
-    async def remove(self, reference: str) -> None:
-        """DELETE /images/{name}; untagged parents go with it."""
-        await self._engine.call("remove the image", "DELETE", _path(reference), timeout_s=120)
+    async def remove(self, reference: str, *, force: bool = False) -> None:
+        """DELETE /images/{name}; untagged parents go with it, and with FORCE all names of the image."""
+        params = {"force": "1"} if force else None
+        await self._engine.call("remove the image", "DELETE", _path(reference), params=params, timeout_s=120)
 
     async def pull(self, reference: str, auth: str = "") -> AsyncGenerator[dict[str, Any], None]:
         """POST /images/create: yield what the engine says of its progress, errors included.

@@ -16,17 +16,27 @@ from moat_core.types import InitStep
 from moat_plugins.docker import labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from moat_core.plan import Plan
+    from moat_core.types import Limits, Tmpfs
 
-__all__ = ["BASE_CAPABILITIES", "make_config", "make_name"]
+__all__ = [
+    "BASE_CAPABILITIES",
+    "LOG",
+    "make_config",
+    "make_limits",
+    "make_name",
+    "make_privileges",
+    "make_tmpfs",
+]
 
 BASE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 """What the init steps and a root that installs packages need. Not among them, though in Docker's default: NET_RAW
 (forging packets), MKNOD, SYS_CHROOT, SETFCAP, SETPCAP, AUDIT_WRITE, NET_BIND_SERVICE (the engine opens low ports)."""
 
-_LOG = {"Type": "local", "Config": {"max-size": "10m", "max-file": "2"}}
+LOG = {"Type": "local", "Config": {"max-size": "10m", "max-file": "2"}}
+"""A log of bounded size, whatever is printed."""
 
 
 def make_name(run_id: str, role: str = "main") -> str:
@@ -35,7 +45,14 @@ def make_name(run_id: str, role: str = "main") -> str:
 
 
 def make_config(
-    plan: Plan, *, image: str, labels_: Mapping[str, str], hosts: Mapping[str, str], network: str, stop_s: int = 10
+    plan: Plan,
+    *,
+    image: str,
+    labels_: Mapping[str, str],
+    hosts: Mapping[str, str],
+    network: str,
+    volumes: Sequence[dict[str, Any]] = (),
+    stop_s: int = 10,
 ) -> dict[str, Any]:
     """Return how to create the run's container.
 
@@ -44,6 +61,7 @@ def make_config(
         labels_: The run's own.
         hosts: Name -> address, beside the plan's.
         network: Name of the engine's network, or ``none``.
+        volumes: Entries of ``HostConfig.Mounts`` beside the plan's mounts.
         stop_s: Seconds between SIGTERM and SIGKILL when somebody else stops it.
     """
     config: dict[str, Any] = {
@@ -64,7 +82,7 @@ def make_config(
         "StopSignal": "SIGTERM",
         "StopTimeout": stop_s,
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _make_host_config(plan, hosts, network),
+        "HostConfig": _make_host_config(plan, hosts, network, volumes),
     }
     if network != "none":
         config["ExposedPorts"] = {f"{port.number}/tcp": {} for port in plan.ports}
@@ -106,39 +124,65 @@ def _make_labels(plan: Plan, run_labels: Mapping[str, str]) -> dict[str, str]:
     return made
 
 
-def _make_host_config(plan: Plan, hosts: Mapping[str, str], network: str) -> dict[str, Any]:
+def _make_host_config(
+    plan: Plan, hosts: Mapping[str, str], network: str, volumes: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     limits = plan.limits
     config: dict[str, Any] = {
         "Init": True,
         "NetworkMode": network,
-        "CapDrop": ["ALL"],
-        "CapAdd": sorted({*BASE_CAPABILITIES, *plan.capabilities}),
-        "SecurityOpt": ["no-new-privileges"],
-        "Privileged": False,
+        **make_privileges(plan.capabilities, plan.privileged),
         "IpcMode": "private",
         "PidsLimit": limits.pids,
-        "LogConfig": _LOG,
+        "LogConfig": LOG,
         "RestartPolicy": {"Name": "no"},
         "GroupAdd": [str(gid) for gid in plan.groups],
         "Mounts": [
             {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             for mount in plan.mounts
-        ],
-        "Tmpfs": {
-            tmpfs.target: ",".join(["rw", "nosuid", "nodev", f"size={tmpfs.size_bytes}", *tmpfs.options])
-            for tmpfs in plan.tmpfs
-        },
+        ]
+        + list(volumes),
+        "Tmpfs": make_tmpfs(plan.tmpfs),
     }
     if plan.oci_runtime:
         config["Runtime"] = plan.oci_runtime
-    if limits.memory_bytes is not None:
-        config |= {"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes}  # equal: no swap beside it
-    if limits.cpus is not None:
-        config["NanoCpus"] = round(limits.cpus * 1_000_000_000)
+    config |= make_limits(limits)
     if plan.tty and plan.size:
         config["ConsoleSize"] = list(plan.size)  # API v1.42: rows, columns
     if network != "none":
         config |= _make_net(plan, hosts)
+    return config
+
+
+def make_privileges(capabilities: Mapping[str, str], privileged: str) -> dict[str, Any]:
+    """Return what decides over privileges; what is kept beside the everyday ones has a reason each."""
+    if privileged:
+        return {"Privileged": True}
+    if "ALL" in capabilities:
+        return {"CapAdd": ["ALL"], "Privileged": False}
+    return {
+        "CapDrop": ["ALL"],
+        "CapAdd": sorted({*BASE_CAPABILITIES, *capabilities}),
+        "SecurityOpt": ["no-new-privileges"],
+        "Privileged": False,
+    }
+
+
+def make_tmpfs(mounts: Sequence[Tmpfs]) -> dict[str, str]:
+    """Return ``HostConfig.Tmpfs``."""
+    return {
+        tmpfs.target: ",".join(["rw", "nosuid", "nodev", f"size={tmpfs.size_bytes}", *tmpfs.options])
+        for tmpfs in mounts
+    }
+
+
+def make_limits(limits: Limits) -> dict[str, Any]:
+    """Return what LIMITS says of memory and processors."""
+    config: dict[str, Any] = {}
+    if limits.memory_bytes is not None:
+        config |= {"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes}  # equal: no swap beside it
+    if limits.cpus is not None:
+        config["NanoCpus"] = round(limits.cpus * 1_000_000_000)
     return config
 
 

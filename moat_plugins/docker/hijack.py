@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from moat_plugins.docker.client import Engine
     from moat_plugins.docker.endpoint import Endpoint
 
-__all__ = ["PIECE_BYTES", "HijackedStream", "hijack"]
+__all__ = ["PIECE_BYTES", "HijackedStream", "connect", "hijack"]
 
 PIECE_BYTES = 64 * 1024
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -145,7 +145,7 @@ async def hijack(
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     with engine.calling(doing):
-        socket = await _connect(engine.endpoint)
+        socket = await connect(engine.endpoint)
         try:
             await socket.send(head.encode() + content)
             rest = await _read_answer(socket, doing)
@@ -156,7 +156,8 @@ async def hijack(
     return HijackedStream(socket, engine.endpoint, rest, raw=raw)
 
 
-async def _connect(endpoint: Endpoint) -> ByteStream:
+async def connect(endpoint: Endpoint) -> ByteStream:
+    """Open a plain connection to the engine."""
     if endpoint.path:
         return await anyio.connect_unix(endpoint.path)
     if endpoint.tls:

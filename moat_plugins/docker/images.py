@@ -65,7 +65,7 @@ async def resolve_image(run: Run) -> str:
         if now is None or (wants_new and now.get("Id") == (before or {}).get("Id")):
             if spec.dockerfile is None:
                 await pull_image(engine, reference, tell)
-            else:
+            elif await run.dispatcher.afirst("moat_build_image", run=run, image=spec) is None:
                 await build_image(engine, spec, tell, no_cache=run.plan.rebuild)
             run.progress(task, "done", finished=True)
     return reference

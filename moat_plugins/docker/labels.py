@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE", "KEEP", "NAME", "OCI_RUNTIME", "OWNER", "ROLE", "RUN_ID", "SHARED", "USER"]
+__all__ = ["CACHE", "GUEST", "IMAGE", "KEEP", "NAME", "OCI_RUNTIME", "OWNER", "ROLE", "RUN_ID", "SHARED", "USER"]
 
 RUN_ID = "moat.run-id"
 ROLE = "moat.role"
@@ -16,4 +16,8 @@ OCI_RUNTIME = "moat.oci-runtime"
 USER = "moat.user"
 """``uid:gid`` of the run's user, for an exec from another process."""
 SHARED = "moat.shared"
+CACHE = "moat.cache"
+"""What a volume is kept for, across runs: an agent's name."""
+GUEST = "guest"
+"""The role of what a run itself made on the engine."""
 IMAGE = "moat.image"

@@ -16,6 +16,7 @@ from moat_core.errors import HostError, RuntimeUnavailable
 from moat_core.types import Leftover, Problem
 from moat_plugins.docker import labels, network
 from moat_plugins.docker.resources import (
+    DockerCache,
     DockerContainer,
     DockerImage,
     DockerNetwork,
@@ -73,7 +74,7 @@ async def _look(upkeep: Upkeep, address: str) -> list[Leftover]:
         runtime = await upkeep.connection(DockerRuntime, address)
     with anyio.fail_after(_LOOK_S):
         leftovers = await _of_runs(runtime, upkeep)
-        return leftovers if upkeep.automatic else leftovers + await _shared(runtime)
+        return leftovers if upkeep.automatic else leftovers + await _shared(runtime, upkeep.owner)
 
 
 def _problem(address: str, error: Exception) -> Problem:
@@ -118,7 +119,7 @@ async def _labelled(engine: Engine) -> AsyncIterator[Found]:
         yield "volume", DockerVolume, item, item["Name"]
 
 
-async def _shared(runtime: DockerRuntime) -> list[Leftover]:
+async def _shared(runtime: DockerRuntime, owner: str) -> list[Leftover]:
     """Find what several runs share and none uses now: only `moat clean` removes that, after asking."""
     engine = runtime.engine
     used = {item["ImageID"] for item in await engine.containers.list_labelled()}
@@ -136,16 +137,37 @@ async def _shared(runtime: DockerRuntime) -> list[Leftover]:
         for tag in item.get("RepoTags") or [item["Id"]]
     ]
     networks = await engine.networks.list_labelled(f"{labels.SHARED}=true")
-    return leftovers + [
+    return (
+        leftovers
+        + await _caches(runtime, owner)
+        + [
+            Leftover(
+                kind="network",
+                name=network.SHARED,
+                reason="No container is on it; it is made again when it is needed.",
+                resource=DockerSharedNetwork(runtime.address, network.SHARED),
+                created=_created(item),
+            )
+            for item in networks
+            if item["Name"] == network.SHARED and not (await engine.networks.inspect(item["Id"])).get("Containers")
+        ]
+    )
+
+
+async def _caches(runtime: DockerRuntime, owner: str) -> list[Leftover]:
+    """Find the volumes that are kept for agents, and that no container has mounted."""
+    containers = await runtime.engine.containers.list_labelled()
+    used = {mount.get("Name") for item in containers for mount in item.get("Mounts") or ()}
+    return [
         Leftover(
-            kind="network",
-            name=network.SHARED,
-            reason="No container is on it; it is made again when it is needed.",
-            resource=DockerSharedNetwork(runtime.address, network.SHARED),
+            kind="volume",
+            name=item["Name"],
+            reason=f"The cache of '{item['Labels'][labels.CACHE]}', which no run uses now.",
+            resource=DockerCache(runtime.address, item["Name"], owner),
             created=_created(item),
         )
-        for item in networks
-        if item["Name"] == network.SHARED and not (await engine.networks.inspect(item["Id"])).get("Containers")
+        for item in await runtime.engine.volumes.list_labelled(labels.CACHE, f"{labels.OWNER}={owner}")
+        if item["Name"] not in used
     ]
 
 

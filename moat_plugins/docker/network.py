@@ -7,13 +7,12 @@ pass. A run that may forge packets does not get on it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from moat_core.errors import EngineError
+from moat_core.runtime.facets import RunNetwork
 from moat_plugins.docker import labels
 from moat_plugins.docker.filelock import hold_lock
 from moat_plugins.docker.resources import DockerNetwork
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from moat_core.plan import Plan
     from moat_plugins.docker.client import Engine
 
-__all__ = ["SHARED", "RunNetwork", "ensure_shared", "make_shared", "open_network"]
+__all__ = ["SHARED", "ensure_shared", "make_shared", "open_network"]
 
 SHARED = "moat"
 """Name of the shared bridge network."""
@@ -42,19 +41,6 @@ _FORGERS = frozenset({"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", 
 _LOCK_S = 60.0
 
 
-@attrs.frozen
-class RunNetwork:
-    """The network that the containers of a run are put on; offered by `run.provide`.
-
-    Args:
-        name: As the engine knows it; ``none`` for no network at all.
-        shared: Other runs are on it, too.
-    """
-
-    name: str
-    shared: bool = False
-
-
 @asynccontextmanager
 async def open_network(run: Run) -> AsyncIterator[None]:
     """Provide the run's `RunNetwork`; one of its own is undone by the ledger."""
@@ -65,7 +51,7 @@ async def open_network(run: Run) -> AsyncIterator[None]:
         name = f"moat-{run.id}"
         config = {"Driver": "bridge", "EnableIPv6": False, "Labels": {**run.labels, labels.ROLE: "network"}}
         await run.acquire(DockerNetwork(runtime.address, name, config, timeout_s=runtime.engine.timeout_s))
-        run.provide(RunNetwork(name))
+        run.provide(_describe(name, await runtime.engine.networks.inspect(name)))
     else:
         runtime = await connect_run(run)
         await ensure_shared(runtime.engine, run.locks)
@@ -73,9 +59,14 @@ async def open_network(run: Run) -> AsyncIterator[None]:
     yield
 
 
+def _describe(name: str, found: Mapping[str, Any]) -> RunNetwork:
+    pools = (found.get("IPAM") or {}).get("Config") or [{}]
+    return RunNetwork(name, gateway=str(pools[0].get("Gateway", "")), subnet=str(pools[0].get("Subnet", "")))
+
+
 def needs_own_network(plan: Plan) -> bool:
     """Tell whether a run must not share a segment: several containers of it meet there, or it could forge packets."""
-    return plan.own_network or not _FORGERS.isdisjoint(plan.capabilities)
+    return plan.own_network or bool(plan.privileged) or not _FORGERS.isdisjoint(plan.capabilities)
 
 
 async def ensure_shared(engine: Engine, locks: Path, *, again: bool = False) -> None:

@@ -14,14 +14,16 @@ import anyio
 from moat_core.errors import EngineError, ImageError, MoatError, SandboxNotReady, SandboxUnavailable
 from moat_core.plan import READY
 from moat_core.runtime.base import SandboxInfo
+from moat_core.runtime.facets import RunNetwork
 from moat_core.types import RunState
 from moat_plugins.docker.container import make_config, make_name
 from moat_plugins.docker.images import resolve_image
-from moat_plugins.docker.network import RunNetwork, ensure_shared
+from moat_plugins.docker.network import ensure_shared
 from moat_plugins.docker.resources import DockerContainer
 from moat_plugins.docker.runtime import connect_run
 from moat_plugins.docker.sandbox import DockerSandbox
 from moat_plugins.docker.text import last_lines
+from moat_plugins.docker.volumes import make_volumes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,6 +86,7 @@ async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
         labels_=run.labels,
         hosts=run.hosts,
         network=run.get(RunNetwork).name,
+        volumes=await make_volumes(run, runtime, run.plan.volumes),
         stop_s=max(1, round(run.grace_s)),
     )
     container = DockerContainer(runtime.address, make_name(run.id), config, timeout_s=runtime.engine.timeout_s)

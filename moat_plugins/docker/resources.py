@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from moat_core.ledger import ResourceContext
     from moat_plugins.docker.client import Engine
 
-__all__ = ["RESOURCES", "DockerContainer", "DockerImage", "DockerNetwork", "DockerSharedNetwork", "DockerVolume"]
+__all__ = [
+    "RESOURCES",
+    "DockerCache",
+    "DockerContainer",
+    "DockerGuests",
+    "DockerImage",
+    "DockerNetwork",
+    "DockerSharedNetwork",
+    "DockerVolume",
+]
 
 
 def _owner_in_config(resource: DockerContainer | DockerNetwork) -> str:
@@ -169,7 +178,54 @@ class DockerImage(Resource):
         return await objects.remove_image(await _engine(ctx, self.address), self.name)
 
 
-RESOURCES: tuple[type[Resource], ...] = (DockerContainer, DockerNetwork, DockerSharedNetwork, DockerVolume, DockerImage)
+@attrs.frozen
+class DockerGuests(Resource):
+    """Whatever carries MARKS: what a run made for itself on the engine. `create` makes nothing."""
+
+    kind: ClassVar[str] = "docker.guests"
+    address: str
+    marks: Mapping[str, str]
+
+    async def create(self, ctx: ResourceContext) -> None:
+        """Do nothing: others make them."""
+
+    async def release(self, ctx: ResourceContext) -> bool:
+        """Remove them all."""
+        from moat_plugins.docker import guests
+
+        if self.marks.get(labels.RUN_ID) != ctx.run_id or self.marks.get(labels.ROLE) != labels.GUEST:
+            return False  # a row that was tampered with may not make us remove anything else
+        return await guests.remove_guests(await _engine(ctx, self.address), self.marks)
+
+
+@attrs.frozen
+class DockerCache(Resource):
+    """A volume that is kept for an agent. Runs do not acquire it; this is how ``moat clean`` removes one."""
+
+    kind: ClassVar[str] = "docker.cache"
+    address: str
+    name: str
+    owner: str
+
+    async def create(self, ctx: ResourceContext) -> None:
+        """Do nothing: the next run that wants it makes it."""
+
+    async def release(self, ctx: ResourceContext) -> bool:
+        """Remove it and what is in it, unless a run has mounted it by now."""
+        from moat_plugins.docker import objects
+
+        return await objects.remove_volume(await _engine(ctx, self.address), self.name, {labels.OWNER: self.owner})
+
+
+RESOURCES: tuple[type[Resource], ...] = (
+    DockerContainer,
+    DockerNetwork,
+    DockerSharedNetwork,
+    DockerVolume,
+    DockerImage,
+    DockerGuests,
+    DockerCache,
+)
 
 
 def _marks(ctx: ResourceContext, owner: str) -> dict[str, str]:

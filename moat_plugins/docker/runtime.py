@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from moat_core.lifecycle import Run
     from moat_core.runtime.base import Sandbox
+    from moat_core.runtime.facets import EngineApi, Sidecars
 
 __all__ = ["DockerRuntime", "connect_run", "make_info"]
 
@@ -58,6 +59,20 @@ class DockerRuntime(Runtime):
     def find_address(cls) -> str:
         """See `Runtime`."""
         return find_endpoint().address
+
+    @property
+    def sidecars(self) -> Sidecars:
+        """See `Runtime`."""
+        from moat_plugins.docker.sidecars import DockerSidecars  # it needs `connect_run`
+
+        return DockerSidecars()
+
+    @property
+    def api(self) -> EngineApi:
+        """See `Runtime`."""
+        from moat_plugins.docker.engine_api import DockerApi
+
+        return DockerApi(self.engine)
 
     async def oci_runtimes(self) -> OciRuntimes:
         """See `Runtime`; GET /info, asked once a connection."""

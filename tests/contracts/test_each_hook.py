@@ -12,11 +12,12 @@ import pytest
 
 from moat_core import hookimpl
 from moat_core.config import option
+from moat_core.errors import PlanError
 from moat_core.events import PhaseStarted, RunStarted
 from moat_core.hooks.manager import SPECS, PluginManager
 from moat_core.runtime.base import RuntimeInfo
 from moat_core.testing import FakeNetwork, FakeSandbox
-from moat_core.types import Check, CommandInfo, Leftover, Problem, StatusLine
+from moat_core.types import Check, CommandInfo, DependencyInfo, Leftover, Problem, StatusLine
 
 ROOT = Path(__file__).parents[2]
 HOOKS = PluginManager().hook_names
@@ -119,6 +120,20 @@ def test_hook_register_runtimes(moat):
     assert moat.plan(runtime="moon").runtime == "moon"
 
 
+def test_hook_register_dependencies(moat):
+    """A name can be asked for; the build runs its script, and what it implies is installed."""
+    from moat_plugins import dependencies
+
+    info = DependencyInfo("motto:kind", "A motto.", ("jq",), "echo kind >/etc/motto\n")
+    moat.register(plugin("moat_register_dependencies", lambda: [info]), "motto")
+    moat.register(dependencies, "dependencies")
+    plan = moat.plan(dependencies=["motto:kind"])
+    assert plan.details["dependencies"] == ["jq", "motto:kind"]
+    assert plan.image.files["moat/motto-kind.sh"] == b"echo kind >/etc/motto\n"
+    with pytest.raises(PlanError, match="needs a mode"):
+        moat.plan(dependencies=["motto"])
+
+
 async def test_hook_register_resources(moat):
     """A kind that is not registered cannot be acquired; one that is can."""
 
@@ -214,6 +229,21 @@ async def test_hook_resolve_image(moat):
         return run.run.image
 
     assert (await moat.run(body)).value == "debian:bookworm-slim@mine"
+
+
+async def test_hook_build_image(moat):
+    """Asked for an image that is to be built, and only then; its answer is what the container is made from."""
+    moat.register(plugin("moat_build_image", lambda run, image: f"{image.reference}@built"), "hello")
+
+    def wants(plan):
+        plan.image = attrs.evolve(plan.image, dockerfile="FROM scratch\n", tag="mine")
+
+    async def body(run):
+        return run.run.image
+
+    assert (await moat.run(body)).value == "debian:bookworm-slim"
+    moat.register(plugin("moat_add_to_plan", wants), "wanting")
+    assert (await moat.run(body)).value == "mine@built"
 
 
 async def test_hook_open_network(moat):

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio
 import attrs
 
+from moat_core.hooks.dispatch import Dispatcher
+from moat_core.hooks.manager import PluginManager
 from moat_core.ledger import Connections
 from moat_core.plan import PlanBuilder
 from moat_core.types import Command, EnvValue, new_run_id
@@ -44,6 +46,7 @@ class FakeRun:
         self.detached = False
         self.acquired = []
         self.told = []
+        self.dispatcher = Dispatcher(PluginManager())  # of a run without any plugin
         self._connections = connections
         self._provided = {}
 

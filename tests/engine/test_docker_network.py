@@ -9,10 +9,11 @@ from docker_support import FakeRun, FakeUpkeep, get_engine, make_plan, open_live
 
 from moat_core.errors import EngineError
 from moat_core.ledger import Connections
+from moat_core.runtime.facets import RunNetwork
 from moat_core.types import Command
 from moat_plugins.docker import network
 from moat_plugins.docker.leftovers import find_leftovers
-from moat_plugins.docker.network import RunNetwork, ensure_shared, open_network
+from moat_plugins.docker.network import ensure_shared, open_network
 from moat_plugins.docker.resources import DockerSharedNetwork
 from moat_plugins.docker.runtime import DockerRuntime
 
@@ -85,9 +86,10 @@ async def test_own_network_lets_the_runs_containers_meet(engine, tmp_path, oci):
     """Two containers on a run's own network reach each other; it is the run's resource and goes with it."""
     fields = {"own_network": True, "oci_runtime": oci}
     async with open_live(engine, tmp_path, **fields) as (run, server):
-        assert run.get(RunNetwork) == RunNetwork(f"moat-{run.id}")
         engine_ = await get_engine(run)
         found = await engine_.networks.inspect(f"moat-{run.id}")
+        (pool,) = found["IPAM"]["Config"]
+        assert run.get(RunNetwork) == RunNetwork(f"moat-{run.id}", gateway=pool["Gateway"], subnet=pool["Subnet"])
         assert found["Labels"]["moat.run-id"] == run.id
         async with server.open_process(Command(("perl", "-e", SERVER))) as process:
             assert (await anext(aiter(process))).data == b"up\n"

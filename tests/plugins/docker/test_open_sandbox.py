@@ -11,7 +11,8 @@ from scripted_engine import answer
 
 from moat_core.errors import EngineError
 from moat_core.plan import PlanBuilder
-from moat_plugins.docker.network import SHARED, RunNetwork
+from moat_core.runtime.facets import RunNetwork
+from moat_plugins.docker.network import SHARED
 from moat_plugins.docker.open_sandbox import _create
 from moat_plugins.docker.runtime import DockerRuntime
 

@@ -1,0 +1,121 @@
+"""What a runtime may offer beyond one container a run. Each facet is ``None`` where it is unsupported; callers check.
+
+``runtime.sidecars`` makes helper containers, ``runtime.api`` is the engine's own API for those who speak it. The
+network that a run's containers meet on is provided as `RunNetwork`: ``run.get(RunNetwork)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyio.abc import ByteStream
+
+    from moat_core.lifecycle import Run
+    from moat_core.runtime.base import Sandbox
+    from moat_core.types import Limits, Tmpfs, Volume
+
+__all__ = ["EngineApi", "RunNetwork", "Sidecar", "SidecarSpec", "Sidecars"]
+
+
+@attrs.frozen
+class RunNetwork:
+    """The network that the containers of a run are put on; ``run.get(RunNetwork)`` from ``moat_open_services`` on.
+
+    Args:
+        name: As the engine knows it; ``none`` for no network at all.
+        shared: Other runs are on it, too, unable to see each other.
+        gateway: The engine's machine's own address on it, as containers see it; ``""`` where it is not known.
+        subnet: ``172.20.0.0/16``.
+    """
+
+    name: str
+    shared: bool = False
+    gateway: str = ""
+    subnet: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class SidecarSpec:
+    """A helper container of a run.
+
+    Args:
+        role: What it is for, a DNS label: part of its name and its label, and the name it is known by in the run.
+        image: Reference; pulled if the engine has not got it.
+        command: Its whole argv; empty leaves the image's own.
+        env: Beside the image's own. Not stored, not shown.
+        oci_runtime: See `moat_core.plan.Plan`; ``None`` is the engine's default.
+        privileged: Why it must be; ``""``: it is not.
+        capabilities: Those kept, without ``CAP_`` -> why; ``ALL`` is all.
+        volumes: See `Volume`.
+        hosts: Name -> address, for its ``/etc/hosts``.
+        dns: Name servers; empty leaves the engine's.
+    """
+
+    role: str
+    image: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    oci_runtime: str | None = None
+    privileged: str = ""
+    capabilities: Mapping[str, str] = attrs.field(factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    hosts: Mapping[str, str] = attrs.field(factory=dict)
+    dns: tuple[str, ...] = ()
+    limits: Limits | None = None
+
+
+@attrs.frozen
+class Sidecar:
+    """A started helper container, and its address on the run's network."""
+
+    sandbox: Sandbox
+    address: str
+
+
+class Sidecars(ABC):
+    """``runtime.sidecars``. A run with sidecars asks for ``plan.own_network``, so that they may see each other."""
+
+    @abstractmethod
+    async def start(self, run: Run, spec: SidecarSpec) -> Sidecar:
+        """Make and start a helper container on RUN's network; it is released with the run. It may not be ready yet.
+
+        Raises:
+            ImageError: Its image cannot be had.
+            EngineError: It could not be created or started.
+        """
+
+
+class EngineApi(ABC):
+    """``runtime.api``: the engine's own HTTP API, of the kind that Docker has.
+
+    Args:
+        version: The newest that both sides speak, ``1.45``.
+        address: ``unix:///var/run/docker.sock``; for messages, and to tell a local engine from a remote one.
+    """
+
+    version: str
+    address: str
+
+    @abstractmethod
+    async def connect(self) -> ByteStream:
+        """Open a connection of its own, on which nothing has been said yet.
+
+        Raises:
+            RuntimeUnavailable: Nothing answers.
+        """
+
+    @abstractmethod
+    async def hold_guests(self, run: Run) -> Mapping[str, str]:
+        """From now on, release with RUN whatever carries the labels that are returned.
+
+        Whoever lets a run make objects on the engine puts them on each: containers (in every state, with their
+        anonymous volumes), networks, volumes and images. It is written down first, so that the reaper finds them,
+        too.
+        """

@@ -1,0 +1,40 @@
+"""`EngineApi` of a Docker engine: raw connections to it, and what is made on them for a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moat_core.runtime.facets import EngineApi
+from moat_plugins.docker.guests import make_marks
+from moat_plugins.docker.hijack import connect
+from moat_plugins.docker.resources import DockerGuests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyio.abc import ByteStream
+
+    from moat_core.lifecycle import Run
+    from moat_plugins.docker.client import Engine
+
+__all__ = ["DockerApi"]
+
+
+class DockerApi(EngineApi):
+    """See `EngineApi`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.version = engine.version.removeprefix("v")
+        self.address = engine.endpoint.address
+
+    async def connect(self) -> ByteStream:
+        """See `EngineApi`."""
+        with self._engine.calling("connect"):
+            return await connect(self._engine.endpoint)
+
+    async def hold_guests(self, run: Run) -> Mapping[str, str]:
+        """See `EngineApi`."""
+        marks = make_marks(run.labels, run.id)
+        await run.acquire(DockerGuests(self.address, marks))
+        return marks

@@ -149,7 +149,7 @@ def _print(found: _Found) -> None:
     for run_id in found.dead_runs:
         print(f"  run {run_id}  Its owner died, and it could not be undone yet.")
     if remains:
-        print(f"  {len(remains)} runs that are over, with their logs")
+        print(f"  {len(remains)} {'run is' if len(remains) == 1 else 'runs are'} over, with their logs")
     if found.leftovers or found.dead_runs or remains:
         print("  `moat clean` removes them.")
     else:

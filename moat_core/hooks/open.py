@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from moat_core.hooks.markers import spec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
     from moat_core.lifecycle import Run
@@ -33,10 +34,11 @@ def moat_resolve_image(run: Run) -> str | None:
 
 
 @spec.first(asynchronous=True)
-def moat_build_image(run: Run, image: ImageSpec) -> str | None:
-    """Build IMAGE on the run's engine and return its reference; ``None``: somebody else shall.
+def moat_build_image(run: Run, image: ImageSpec, labels: Mapping[str, str]) -> str | None:
+    """Build IMAGE with LABELS, so that the run's engine has it, and return its reference; ``None``: another shall.
 
-    Asked by whoever implements ``moat_resolve_image``, under its lock, before it builds by its own means.
+    Asked by whoever implements ``moat_resolve_image``, under its lock, before it builds by its own means. A step that
+    fails raises `ImageError`; nobody tries again then.
     """
 
 

@@ -304,7 +304,7 @@ async def resolve_image(run: Run) -> str:
     image = run.plan.image
     async with runtime.calling("find_image", reference=image.reference):
         if image.dockerfile is not None:
-            built = await run.dispatcher.afirst("moat_build_image", run=run, image=image)
+            built = await run.dispatcher.afirst("moat_build_image", run=run, image=image, labels={})
             if built is not None:
                 return str(built.value)
         return image.reference

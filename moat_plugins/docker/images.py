@@ -65,10 +65,15 @@ async def resolve_image(run: Run) -> str:
         if now is None or (wants_new and now.get("Id") == (before or {}).get("Id")):
             if spec.dockerfile is None:
                 await pull_image(engine, reference, tell)
-            elif await run.dispatcher.afirst("moat_build_image", run=run, image=spec) is None:
+            elif not await _is_built_by_others(run, spec):
                 await build_image(engine, spec, tell, no_cache=run.plan.rebuild)
             run.progress(task, "done", finished=True)
     return reference
+
+
+async def _is_built_by_others(run: Run, spec: ImageSpec) -> bool:
+    marks = {labels.IMAGE: "true"}
+    return await run.dispatcher.afirst("moat_build_image", run=run, image=spec, labels=marks) is not None
 
 
 async def pull_image(engine: Engine, reference: str, tell: Tell) -> None:

@@ -14,7 +14,7 @@ import click
 from moat_core.api.live import live
 from moat_core.cli.context import CliContext, pass_cli, run_async
 from moat_core.cli.progress import ProgressPrinter
-from moat_core.cli.render import print_json, print_problem, say, warn
+from moat_core.cli.render import format_size, print_json, print_problem, say, warn
 from moat_core.cli.terminal import Screen, can_write, feed, follow_size, raw_mode, terminal_size
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.errors import UsageError, WorkspaceError
@@ -239,7 +239,13 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
             f"memory {plan.limits.memory_bytes or '-'}, cpus {plan.limits.cpus or '-'}, pids {plan.limits.pids}",
         ),
     ]
+    lines += [("privileged", plan.privileged)] if plan.privileged else []
     lines += [("mount", str(mount)) for mount in plan.mounts]
+    lines += [("tmpfs", f"{tmpfs.target} ({format_size(tmpfs.size_bytes)})") for tmpfs in plan.tmpfs]
+    lines += [
+        ("volume", f"{each.target} ({f'kept for {each.cache}' if each.cache else 'gone with the run'})")
+        for each in plan.volumes
+    ]
     lines += [("port", f"{port.endpoint} = {port.number}") for port in plan.ports]
     lines += [
         ("env", f"{key}={item.value if not item.origin.startswith('flag') else '…'}   [{item.origin}]")

@@ -1,4 +1,4 @@
-"""Measure moat against the engine it drives: ``python bench [--rounds N] [--json FILE] [overhead|command|memory ...]``.
+"""Measure moat against the engine it drives: ``python bench [--rounds N] [--json FILE] [PART ...]``.
 
 Ratios are of neighbours in one run on one machine; nothing here asserts an absolute time.
 """
@@ -11,6 +11,7 @@ import json
 import platform
 import sys
 
+import build
 import command
 import memory
 import overhead
@@ -18,7 +19,7 @@ from measure import show
 
 from moat_core.errors import MoatError
 
-PARTS = {"overhead": overhead, "command": command, "memory": memory}
+PARTS = {"overhead": overhead, "command": command, "memory": memory, "build": build}
 
 
 async def main():

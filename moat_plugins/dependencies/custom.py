@@ -129,8 +129,19 @@ def _helm(version: str) -> list[str]:
     return [program_command("helm", url, "linux-@arch@/helm", ("amd64", "arm64"))]
 
 
+def _docker_cli(_: str) -> list[str]:
+    """Return the client alone; Ubuntu has it in one package with the engine, and calls compose differently."""
+    return [
+        "moat_names='docker-cli docker-buildx docker-compose'",
+        "! grep -q '^ID=ubuntu' /etc/os-release || moat_names='docker.io docker-buildx docker-compose-v2'",
+        "moat_newer $moat_names",
+        "rm -rf /var/lib/apt/lists/*",
+    ]
+
+
 _INSTALLERS = {
     "aws": _aws,
+    "docker-cli": _docker_cli,
     "gcloud": _gcloud,
     "helm": _helm,
     "kubectl": _kubectl,

@@ -300,6 +300,9 @@ _ENTRIES = (
     Entry("protoc", "custom", "custom", "Protocol Buffers' compiler", "25.1"),
     Entry("playwright", "custom", "custom", "Drives browsers; with Chromium", requires=("node",), package="playwright"),
     Entry("aws", "custom", "custom", "Amazon's command line", "2"),
+    Entry(
+        "docker-cli", "custom", "custom", "Docker's command line, with buildx and compose", command="docker"
+    ),
     Entry("gcloud", "custom", "custom", "Google Cloud's command line", requires=("python",)),
     Entry("terraform", "custom", "custom", "Infrastructure as code", "1.10.0"),
     Entry("kubectl", "custom", "custom", "Kubernetes' command line", "stable"),

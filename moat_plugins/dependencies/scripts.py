@@ -61,6 +61,58 @@ moat_program() {
   install -m 755 "$moat_file" "/usr/local/bin/$1"
   rm -rf /tmp/moat-fetch
 }
+
+# moat_apt ARGUMENT…
+moat_apt() {
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 "$@"
+}
+
+# moat_newer PACKAGE…: packages of Debian 13. On Debian 12 they are unpacked without being installed, from the
+# mirror that the base image uses: Docker's programs there need nothing but an older libc's calls. What they depend
+# on is the caller's to install.
+moat_newer() {
+  moat_system=$(. /etc/os-release && echo "${ID:-}:${VERSION_ID:-}")
+  moat_apt update
+  case $moat_system in
+    debian:12) moat_unpack_newer "$@" ;;
+    debian:[1-9] | debian:1[01])
+      echo 'moat: Docker needs a base image of Debian 12 or newer.' >&2
+      exit 1
+      ;;
+    *) moat_apt install -y --no-install-recommends "$@" ;;
+  esac
+}
+
+moat_unpack_newer() {
+  moat_main= moat_security=
+  while read -r moat_label moat_uri; do
+    case $moat_label in
+      Debian) moat_main=${moat_uri%/} ;;
+      Debian-Security) moat_security=${moat_uri%/} ;;
+    esac
+  done <<LIST
+$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages')
+LIST
+  [ -n "$moat_main" ] || { echo 'moat: the base image names no mirror of Debian.' >&2; exit 1; }
+  moat_work=/tmp/moat-newer
+  mkdir -p "$moat_work/lists/partial" "$moat_work/cache/archives/partial" "$moat_work/debs" "$moat_work/files"
+  moat_signed=
+  moat_keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ ! -r "$moat_keys" ] || moat_signed="[signed-by=$moat_keys] "
+  printf 'deb %s%s %s main\n' "$moat_signed" "$moat_main" trixie >"$moat_work/sources.list"
+  moat_apt_newer update
+  (cd "$moat_work/debs" && moat_apt_newer download "$@")
+  for moat_deb in "$moat_work"/debs/*.deb; do dpkg -x "$moat_deb" "$moat_work/files"; done
+  # Manuals and completions, and what only administrators of a containerd of their own call.
+  (cd "$moat_work/files/usr" && rm -rf share bin/ctr bin/containerd-shim bin/containerd-shim-runc-v1)
+  cp -a "$moat_work/files/usr/." /usr/
+  rm -rf "$moat_work"
+}
+
+moat_apt_newer() {
+  moat_apt -o Dir::Etc::SourceList="$moat_work/sources.list" -o Dir::Etc::SourceParts=- \\
+    -o Dir::State::Lists="$moat_work/lists" -o Dir::Cache="$moat_work/cache" -o APT::Sandbox::User=root "$@"
+}
 """
 
 NODE = f"""\

@@ -20,7 +20,7 @@ from moat_core.store import Home, RunRow, Store
 from moat_core.store.log import LogWriter
 from moat_core.store.paths import Lock
 
-BUILT_INS = "docker,gvisor,workspace,dependencies,host_ca"
+BUILT_INS = "buildkit,dependencies,docker,docker_dind,docker_host,gvisor,host_ca,workspace"
 
 
 class Machine:

@@ -26,7 +26,7 @@ def place(folder):
     environ = {
         "MOAT_FAKE_ENGINE": engine.folder,
         "MOAT_PLUGINS": "moat_core.testing.fake",
-        "MOAT_DISABLE": "dependencies,docker,gvisor,host_ca,workspace",
+        "MOAT_DISABLE": "buildkit,dependencies,docker,docker_dind,docker_host,gvisor,host_ca,workspace",
     }
     return Place(folder, environ, lambda store: engine.left())
 

@@ -21,7 +21,7 @@ WANTED = {
     "go-install": "protoc-gen-go protoc-gen-go-grpc protoc-gen-connect-go protoc-gen-grpc-gateway "
     "protoc-gen-openapiv2 protoc-gen-grpc-gateway-ts protoc-gen-validate protoc-gen-doc gopls govulncheck mockgen",
     "uv-tool": "ruff black mypy pytest",
-    "custom": "rust npm yarn pnpm claude-code protoc playwright aws gcloud terraform kubectl helm",
+    "custom": "rust npm yarn pnpm claude-code protoc playwright aws docker-cli gcloud terraform kubectl helm",
     "meta": "go-extras cli-essentials python-dev node-dev k8s protobuf protobuf-es protobuf-grpc-gateway",
 }
 

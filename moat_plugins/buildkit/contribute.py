@@ -1,0 +1,95 @@
+"""What the BuildKit sidecar adds to a plan: a network of the run's own, its address, and a builder of that name."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from moat_plugins.buildkit.config import BuildKitConfig
+
+if TYPE_CHECKING:
+    from moat_core.config import Config
+    from moat_core.plan import PlanBuilder
+    from moat_core.types import User
+
+__all__ = ["HOST", "PORT", "STEP", "add_to_plan", "make_step"]
+
+HOST = "buildkit"
+PORT = 1234
+STEP = "buildkit"
+_ORDER = 55
+_FOLDER = "/usr/local/lib/moat/buildx"
+
+# What `docker buildx create --driver remote` would write, which takes half a second in gVisor. buildx 0.13.
+_INSTANCE = (
+    '{"Name":"moat","Driver":"remote","Nodes":[{"Name":"moat0","Endpoint":"tcp://%s:%d","Platforms":null,'
+    '"DriverOpts":null,"Flags":null,"Files":null}],"Dynamic":false}'
+)
+
+# Of a builder that is not the engine's own, buildx leaves the result in the builder's cache. What people mean by
+# `docker build` is an image in the engine, so that is asked for unless they ask for something else.
+_DOCKER = """\
+#!/bin/sh
+# docker, with builds by the run's BuildKit and their images in the engine.
+[ -n "${BUILDX_BUILDER:-}" ] || {
+  export BUILDX_BUILDER=moat
+  export BUILDX_CONFIG="${BUILDX_CONFIG:-@folder@}"
+}
+moat_first=${1:-} moat_skip=0
+case $moat_first in
+  build) moat_skip=1 ;;
+  buildx | image | builder) case ${2:-} in build | b) moat_skip=2 ;; esac ;;
+esac
+[ $moat_skip != 0 ] && [ "$BUILDX_BUILDER" = moat ] || exec @docker@ "$@"
+for moat_word; do
+  case $moat_word in
+    -o | -o* | --output | --output=* | --push | --push=* | --load | --load=* | --builder | --builder=* | \\
+    --call | --call=* | --print | --print=* | --help | -h) exec @docker@ "$@" ;;
+  esac
+done
+shift $moat_skip
+exec @docker@ buildx build --load "$@"
+"""
+
+# The name is in /etc/hosts only if the sidecar has become ready.
+_STEP = """\
+moat_found=
+while read -r _ moat_names; do
+  case " $moat_names " in *' {host} '*) moat_found=1 ;; esac
+done </etc/hosts
+if [ -n "$moat_found" ]; then
+  mkdir -p {folder}/instances
+  printf '%s' {instance} >{folder}/instances/moat
+  chown -R {owner} {folder}
+  moat_docker=$(command -v docker)
+  sed "s,@docker@,$moat_docker,;s,@folder@,{folder}," >/usr/local/bin/docker <<'MOAT_END_OF_FILE'
+{docker}MOAT_END_OF_FILE
+  chmod 755 /usr/local/bin/docker
+fi
+"""
+
+
+def add_to_plan(config: Config, plan: PlanBuilder) -> None:
+    """Ask for the sidecar, unless it is switched off or there is no network to meet it on."""
+    section = config.section(BuildKitConfig)
+    if section.mode == "off" or plan.network == "none":
+        return
+    plan.details["buildkit"] = {"mode": section.mode, "image": section.image, "cache_limit": section.cache_limit}
+    plan.own_network = True
+    plan.set_env("BUILDKIT_HOST", f"tcp://{HOST}:{PORT}")
+    for key in ("NO_PROXY", "no_proxy"):
+        if (value := plan.get_env(key)) is not None:
+            plan.set_env(key, f"{value},{HOST}")
+    plan.add_init_step(STEP, make_step(plan.user), order=_ORDER)
+    plan.note(f"a BuildKit beside it ({section.image})")
+
+
+def make_step(user: User) -> str:
+    """Return the init step that makes the sidecar the builder that `docker build` takes."""
+    return _STEP.format(
+        host=HOST,
+        folder=_FOLDER,
+        instance=shlex.quote(_INSTANCE % (HOST, PORT)),
+        owner=f"{user.uid}:{user.gid}",
+        docker=_DOCKER,
+    )

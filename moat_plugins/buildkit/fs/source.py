@@ -1,0 +1,147 @@
+"""Where a build's files come from: a folder, or memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Protocol
+
+import attrs
+
+__all__ = ["DiskSource", "Entry", "MemorySource", "Source"]
+
+_FOLDER = 1 << 31
+_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
+
+
+@attrs.frozen
+class Entry:
+    """One file, folder or link.
+
+    Args:
+        path: From the root, with ``/``, in bytes: names need not be UTF-8.
+        mode: Go's FileMode.
+        linkname: Where a symbolic link leads, or the name under which the same file was sent before.
+    """
+
+    path: bytes
+    mode: int
+    size: int = 0
+    mtime_ns: int = 0
+    linkname: bytes = b""
+    xattrs: Mapping[str, bytes] = attrs.field(factory=dict)
+
+
+class Source(Protocol):
+    """Files to build from. All methods may block: they are called in a thread."""
+
+    @property
+    def shared_key(self) -> str:
+        """What stands for this place in the daemon's cache of it.
+
+        The daemon compares metadata only, so two places with one key may get each other's files.
+        """
+
+    def walk(self, *, includes: Sequence[str], excludes: Sequence[str], follow: Sequence[str]) -> Iterator[Entry]:
+        """Yield the entries that the patterns leave, in the order of `walk.walk`."""
+
+    def open(self, path: bytes) -> BinaryIO:
+        """Open a file that `walk` has yielded."""
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.fspath(path))
+
+
+@attrs.frozen
+class DiskSource:
+    """A folder."""
+
+    root: str = attrs.field(converter=_absolute)
+
+    @property
+    def shared_key(self) -> str:
+        """See `Source`: this machine, this user, this folder."""
+        return _digest(f"{platform.node()}\0{os.getuid()}\0{self.root}".encode("utf-8", "surrogateescape"))
+
+    def walk(self, *, includes: Sequence[str], excludes: Sequence[str], follow: Sequence[str]) -> Iterator[Entry]:
+        """See `Source`."""
+        from moat_plugins.buildkit.fs.walk import walk  # it needs `Entry`
+
+        return walk(self.root, includes, excludes, follow)
+
+    def open(self, path: bytes) -> BinaryIO:
+        """See `Source`. What became a link or a pipe since it was listed is not followed, and does not block."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.fdopen(os.open(os.path.join(os.fsencode(self.root), path), flags), "rb", buffering=0)
+        except OSError as error:
+            if _is_special(os.path.join(os.fsencode(self.root), path)):
+                return io.BytesIO()  # a socket: the receiver asks for it as for an empty file
+            raise error from None
+
+
+def _is_special(path: bytes) -> bool:
+    import stat
+
+    try:
+        return not stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+@attrs.frozen
+class MemorySource:
+    """Files in memory, by path. All times are zero, so that the same files are the same context."""
+
+    files: Mapping[str, bytes]
+
+    @property
+    def shared_key(self) -> str:
+        """See `Source`: the content itself, since neither sizes nor times tell two versions apart."""
+        digest = hashlib.sha256()
+        for path, data in sorted(self.files.items()):
+            digest.update(_digest(path.encode("utf-8", "surrogateescape")).encode())
+            digest.update(_digest(data).encode())
+        return digest.hexdigest()
+
+    def walk(self, *, includes: Sequence[str], excludes: Sequence[str], follow: Sequence[str]) -> Iterator[Entry]:
+        """See `Source`. There are no links in memory: what is followed is what is included."""
+        from moat_plugins.buildkit.fs.patterns import Patterns
+
+        followed = [posixpath.normpath("/" + path).lstrip("/") or "." for path in follow]
+        wanted = [] if "." in followed else [*includes, *followed]
+        only = Patterns(wanted) if wanted else None
+        out = Patterns(excludes)
+        sent: set[str] = set()
+        for path in sorted(self.files, key=lambda each: [os.fsencode(part) for part in each.split("/")]):
+            parts = path.split("/")
+            kept = False
+            in_state: tuple[bool, ...] = ()
+            out_state: tuple[bool, ...] = ()
+            folders = []
+            for number in range(1, len(parts) + 1):
+                name = "/".join(parts[:number])
+                kept, in_state = (True, ()) if only is None else only.match(name, in_state)
+                left_out, out_state = out.match(name, out_state)
+                kept = kept and not left_out
+                folders.append(name)
+            if not kept:
+                continue
+            for folder in folders[:-1]:
+                if folder not in sent:
+                    sent.add(folder)
+                    yield Entry(os.fsencode(folder), _FOLDER | _FOLDER_MODE)
+            yield Entry(os.fsencode(path), _FILE_MODE, len(self.files[path]))
+
+    def open(self, path: bytes) -> BinaryIO:
+        """See `Source`."""
+        return io.BytesIO(self.files[os.fsdecode(path)])
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

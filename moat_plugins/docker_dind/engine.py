@@ -1,0 +1,212 @@
+"""The sh texts that start the inner engine, keep it alive and run its containers.
+
+What is special in gVisor was found with runsc 20240729 and Docker 26.1.5; docs/docker-dind.md has the evidence:
+
+- It has no ``MASQUERADE``; ``SNAT`` for tcp and for udp, without further matches, does the same. So the engine's own
+  rules are off and these two are ours.
+- Frames between the ports of a bridge are seen by the run's own network stack, too, which would forward them once
+  more, after translation; the second copy resets connections. So nothing is forwarded but to and from the outside,
+  which also keeps inner networks apart, as the engine's own rules would.
+- What comes in may be larger than the interface's MTU (the host's kernel joins segments), and is not split when it is
+  forwarded. Inner networks therefore have the largest MTU; what goes out is held down by the other side's MSS.
+- A process cannot enter another's PID namespace, which is how runc executes something in a container. So inner
+  containers share the run's; ``--runtime runc`` gives one its own, and no ``docker exec``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CONTAINERD", "KEEP", "RUNC", "SERVE", "START"]
+
+RUNC = """\
+#!/bin/sh
+# The OCI runtime of the inner engine in gVisor: runc, without a PID namespace for each container, and with a
+# `docker run --init` that reaps without being process 1. The text that is edited is containerd's: quotes inside
+# of values are escaped there, so that only a real entry can match.
+moat_last= moat_bundle= moat_create=
+for moat_word; do
+  [ "$moat_last" != --bundle ] || moat_bundle=$moat_word
+  [ "$moat_word" != create ] || moat_create=1
+  moat_last=$moat_word
+done
+[ -z "$moat_create" ] || [ -z "$moat_bundle" ] ||
+  sed -i 's/{"type":"pid"[^}]*},//;s/,{"type":"pid"[^}]*}//
+    s,"/sbin/docker-init"\\,"--","/sbin/docker-init"\\,"-s"\\,"--",' "$moat_bundle/config.json"
+exec runc "$@"
+"""
+
+CONTAINERD = """\
+version = 2
+root = "/var/lib/docker/containerd/daemon"
+state = "/run/docker/containerd/daemon"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+  address = "/run/docker/containerd/containerd.sock"
+"""
+
+SERVE = """\
+#!/bin/sh
+# serve ARGUMENT…: containerd and dockerd, each started again when it dies; dockerd once it has been ready, and five
+# times at the most. dockerd would start containerd by itself, and then wait a second for it.
+moat_socket=/run/docker/containerd/containerd.sock
+mkdir -p "${moat_socket%/*}"
+while :; do
+  containerd --log-level warn --config /usr/local/lib/moat/dind/containerd.toml
+  echo "moat: containerd ended with exit code $?."
+  sleep 1
+done &
+moat_containerd=$!
+until [ -S "$moat_socket" ]; do sleep 0.02; done
+moat_left=5
+while :; do
+  dockerd --containerd "$moat_socket" "$@"
+  echo "moat: dockerd ended with exit code $?."
+  [ -e /run/moat-dind ] || break
+  [ $moat_left -gt 0 ] || { echo 'moat: it is not started again.'; break; }
+  moat_left=$((moat_left - 1))
+  # gVisor does not say of an interface that it is a bridge, so dockerd would not take its own back.
+  if [ "$moat_isolated" = 1 ]; then
+    for moat_bridge in $(ip -o link show | sed -n 's/^[0-9]*: \\(docker0\\|br-[^:@]*\\).*/\\1/p'); do
+      ip link delete "$moat_bridge"
+    done
+    rm -rf /var/lib/docker/network
+  fi
+  rm -f /var/run/docker.pid
+done
+kill $moat_containerd
+exit 1
+"""
+
+KEEP = """\
+#!/bin/sh
+# keep FILE: writes the engine's images to FILE whenever there are others. Until the next change FILE is complete,
+# whenever the run ends.
+moat_known=
+docker events --filter type=image --filter event=pull --filter event=load --filter event=tag --format . |
+  while read -r _; do
+    moat_images=$(docker image ls --format '{{.Repository}}:{{.Tag}} {{.ID}}' | grep -v '<none>' | sort -u)
+    [ "$moat_images" != "$moat_known" ] && [ -n "$moat_images" ] || continue
+    docker save -o "$1.new" $(printf '%s\\n' "$moat_images" | sed 's/ .*//') && mv -f "$1.new" "$1" || continue
+    moat_known=$moat_images
+  done
+"""
+
+START = """\
+# To be sourced by an init step, with these set: moat_gid (who may use the engine), moat_ready_s, moat_storage,
+# moat_isolated (1: this is gVisor), moat_name (the host's name here), moat_cached (1: /var/lib/docker is kept;
+# in gVisor, where it cannot be, images are saved to and loaded from a file).
+moat_dind=/usr/local/lib/moat/dind
+moat_log=/var/log/dockerd.log
+
+# The address that this host's name has.
+moat_own_address() {
+  while read -r moat_address moat_names; do
+    case " $moat_names " in *" $moat_name "*) echo "$moat_address" ;; esac
+  done </etc/hosts
+}
+
+moat_default_interface() {
+  while read -r moat_interface moat_destination _; do
+    [ "$moat_destination" != 00000000 ] || echo "$moat_interface"
+  done </proc/net/route
+}
+
+moat_prepare_gvisor() {
+  echo 1 >/proc/sys/net/ipv4/ip_forward
+  moat_out=$(moat_default_interface)
+  moat_from=$(moat_own_address)
+  [ -n "$moat_out" ] && [ -n "$moat_from" ] || return 0
+  iptables-legacy-restore <<RULES
+*filter
+-A FORWARD -i $moat_out -j ACCEPT
+-A FORWARD -o $moat_out -j ACCEPT
+-A FORWARD -j DROP
+COMMIT
+*nat
+-A POSTROUTING -o $moat_out -p tcp -j SNAT --to-source $moat_from
+-A POSTROUTING -o $moat_out -p udp -j SNAT --to-source $moat_from
+COMMIT
+RULES
+}
+
+# What Docker's own image does in a privileged container: cgroup v2 wants processes in the leaves only, mounts
+# are to be shared, and iptables is of the kind that this kernel has.
+moat_prepare_privileged() {
+  if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+    mkdir -p /sys/fs/cgroup/init
+    while read -r moat_process; do
+      echo "$moat_process" >/sys/fs/cgroup/init/cgroup.procs 2>/dev/null || :
+    done </sys/fs/cgroup/cgroup.procs
+    for moat_controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+      echo "+$moat_controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :
+    done
+  fi
+  mount --make-rshared / || :
+  if iptables -t nat -S >/dev/null 2>&1; then moat_path=$PATH; else moat_path=$moat_dind:$PATH; fi
+}
+
+# Nothing but images is kept: containers and volumes end with the run that made them. Called before the engine
+# starts, for it would start containers with a restart policy. Their layers are known by these files.
+moat_clear_cached() {
+  rm -rf /var/lib/docker/containers /var/lib/docker/volumes /var/lib/docker/network /var/lib/docker/swarm
+  for moat_layer in /var/lib/docker/image/*/layerdb/mounts/*; do
+    [ -d "$moat_layer" ] || continue
+    moat_storage_root=${moat_layer#/var/lib/docker/image/}
+    for moat_file in mount-id init-id; do
+      [ ! -s "$moat_layer/$moat_file" ] || {
+        moat_id=$(cat "$moat_layer/$moat_file")
+        rm -rf "/var/lib/docker/${moat_storage_root%%/*}/$moat_id" "/var/lib/docker/vfs/dir/$moat_id"
+      }
+    done
+    rm -rf "$moat_layer"
+  done
+}
+
+moat_fail() {
+  echo "moat: the inner Docker engine $1. Its log ($moat_log) ends with:" >&2
+  tail -n 20 "$moat_log" >&2
+  exit 1
+}
+
+moat_now() { read -r moat_time _ </proc/uptime; moat_time=${moat_time%%.*}; }
+
+set -- --group "$moat_gid"
+[ "$moat_storage" = auto ] || set -- "$@" --storage-driver "$moat_storage"
+if [ "$moat_isolated" = 1 ]; then
+  moat_prepare_gvisor
+  moat_path=$moat_dind:$PATH
+  set -- "$@" --iptables=false --ip6tables=false --mtu 65520 \\
+    --default-network-opt bridge=com.docker.network.driver.mtu=65520 \\
+    --add-runtime "moat=$moat_dind/runc-shared" --default-runtime moat
+else
+  moat_prepare_privileged
+fi
+[ "$moat_cached" != 1 ] || [ "$moat_isolated" = 1 ] || moat_clear_cached
+
+export moat_isolated
+PATH=$moat_path setsid "$moat_dind/serve" "$@" </dev/null >>"$moat_log" 2>&1 &
+moat_server=$!
+moat_now
+moat_end=$((moat_time + moat_ready_s))
+moat_driver=
+until [ -S /var/run/docker.sock ] && moat_driver=$(timeout 5 docker info --format '{{.Driver}}' 2>/dev/null); do
+  kill -0 "$moat_server" 2>/dev/null || moat_fail 'ended'
+  moat_now
+  [ "$moat_time" -lt "$moat_end" ] || moat_fail "did not answer within $moat_ready_s s"
+  sleep 0.05
+done
+: >/run/moat-dind
+if [ "$moat_cached" = 1 ] && [ "$moat_isolated" = 1 ]; then
+  moat_file=/var/lib/moat-docker/images.tar
+  chmod 700 "${moat_file%/*}"
+  [ ! -e "$moat_file" ] || docker load -qi "$moat_file" >/dev/null || {
+    echo 'moat: warning: the images of earlier runs cannot be read; they are forgotten.' >&2
+    rm -f "$moat_file"
+  }
+  setsid "$moat_dind/keep" "$moat_file" </dev/null >>"$moat_log" 2>&1 &
+fi
+[ "$moat_driver" != vfs ] ||
+  echo 'moat: warning: the inner Docker engine stores images with vfs, which may take 15 times the space.' >&2
+"""

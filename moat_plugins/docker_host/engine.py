@@ -1,0 +1,135 @@
+"""What the guard itself asks of the engine: whose is it, which network, is there such a volume."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from moat_plugins.docker_host.policy.fields import any_name, check_reference
+from moat_plugins.docker_host.policy.verdict import Refused, missing
+from moat_plugins.docker_host.upstream import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moat_core.runtime.facets import EngineApi
+    from moat_plugins.docker_host.names import Names
+    from moat_plugins.docker_host.scope import Scope
+
+__all__ = ["Engine"]
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_SERIOUS = 500
+
+
+class Engine:
+    """Short questions, each on a connection of its own, and what is known to be the run's.
+
+    Labels cannot change and ids are not given twice, so what was found to be the run's own once stays so.
+    """
+
+    def __init__(self, api: EngineApi, scope: Scope, names: Names | None = None) -> None:
+        self.api = api
+        self.names = names
+        self.scope = scope
+        self.execs: set[str] = set()
+        self.images: set[str] = set()
+        """Ids of images that the run pulled or used: it may see them in lists."""
+        self._containers: set[str] = set()
+
+    async def ask(
+        self, method: str, path: str, query: Iterable[tuple[str, str]] = (), body: Any = None
+    ) -> tuple[int, Any]:
+        """Ask one thing: ``(status, parsed answer)``. PATH is without version and not quoted.
+
+        Raises:
+            RuntimeUnavailable: Nothing answers.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        pairs = list(query)
+        target = f"/v{self.scope.version}{quote(path, safe='/:@')}" + (f"?{urlencode(pairs)}" if pairs else "")
+        async with Upstream.open(self.api) as upstream:
+            await upstream.send_request(method, target, [], content)
+            head = await upstream.read_head()
+            data = await upstream.read_body()
+        try:
+            return head.status, json.loads(data) if data.strip() else None
+        except ValueError:
+            return head.status, None
+
+    async def own_container(self, name: str) -> str:
+        """Return the id of the run's own container NAME (or a beginning of its id).
+
+        Raises:
+            Refused: There is no such container, or it is somebody else's.
+        """
+        name = any_name(name, "container")
+        if name in self._containers:
+            return name
+        status, found = await self.ask("GET", f"/containers/{name}/json")
+        if status >= _SERIOUS:
+            raise Refused(_message(found), status=status)
+        if not found or status != 200 or not self.scope.is_own(found["Config"]["Labels"]):  # noqa: PLR2004 - OK
+            raise missing("container", name)
+        self._containers.add(found["Id"])
+        identity: str = found["Id"]
+        return identity
+
+    def made_container(self, identity: str) -> None:
+        """Remember a container that the engine just made for the run."""
+        if _ID.fullmatch(identity):
+            self._containers.add(identity)
+
+    async def refresh_names(self) -> None:
+        """Let the run's guests in gVisor know each other's addresses."""
+        if self.names is not None:
+            await self.names.refresh(self)
+
+    async def own_network(self, name: str, *, use: bool = False) -> str:
+        """Return the id of the run's own network NAME; with USE also of the network that the run is on.
+
+        Raises:
+            Refused: There is no such network, or it is somebody else's.
+        """
+        status, found = await self.ask("GET", f"/networks/{any_name(name, 'network')}")
+        if status != 200 or not found:  # noqa: PLR2004 - OK
+            raise missing("network", name)
+        if not self.scope.is_own(found.get("Labels")) and not (use and found["Name"] == self.scope.network):
+            raise missing("network", name)
+        identity: str = found["Id"]
+        return identity
+
+    async def find_volume(self, name: str) -> bool | None:
+        """Tell whether the volume NAME is the run's own; ``None``: there is none."""
+        status, found = await self.ask("GET", f"/volumes/{any_name(name, 'volume')}")
+        if status != 200 or not found:  # noqa: PLR2004 - OK
+            return None
+        return self.scope.is_own(found.get("Labels"))
+
+    async def ensure_volume(self, name: str, labels: dict[str, str], options: dict[str, str] | None = None) -> None:
+        """Make the volume NAME for the run unless it has it.
+
+        Raises:
+            Refused: Somebody else has a volume of that name.
+        """
+        body = {"Name": name, "Driver": "local", "Labels": labels, "DriverOpts": options or {}}
+        status, found = await self.ask("POST", "/volumes/create", body=body)
+        if status >= 300:  # noqa: PLR2004 - not OK
+            raise Refused(_message(found), status=status)
+        if not self.scope.is_own(found.get("Labels")):  # the engine returns one that is there already
+            raise Refused(f"moat: the volume name {name} is taken by something outside this run.", status=409)
+
+    async def find_image(self, name: str) -> dict[str, Any] | None:
+        """Return what the engine says of an image, ``None`` if it has none of that name or id."""
+        status, found = await self.ask("GET", f"/images/{check_reference(name)}/json")
+        return found if status == 200 else None  # noqa: PLR2004 - OK
+
+    def is_own_image(self, image: dict[str, Any]) -> bool:
+        """Tell whether the run made it."""
+        return self.scope.is_own((image.get("Config") or {}).get("Labels"))
+
+
+def _message(found: Any) -> str:
+    return str(found.get("message", "")) if isinstance(found, dict) else "the engine could not answer"

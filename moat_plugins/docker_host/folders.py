@@ -1,0 +1,159 @@
+"""From a path that the run sees to the folder of the host behind it.
+
+A guest sees what the run sees: a bind's source is looked for in the run's own mounts, what lies on top of it there (a
+read-only part, a cover over moat's state) comes along, and nothing outside of them can be named.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING
+
+import attrs
+
+from moat_plugins.docker_host.policy.verdict import Refused, refuse
+
+if TYPE_CHECKING:
+    from moat_core.types import Mount
+    from moat_plugins.docker_host.scope import Scope
+
+__all__ = ["Bind", "find_folder"]
+
+_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/moat")
+
+
+@attrs.frozen
+class Bind:
+    """What a guest is to see at TARGET.
+
+    Args:
+        root: A folder of the host that the run was given; nobody inside can put anything else in its place.
+        below: The path below it, without symbolic links when it was looked at; ``""`` is all of it.
+        target: Where the guest sees it.
+        read_only: It may not be written to.
+        is_file: It is no folder.
+    """
+
+    root: str
+    below: str
+    target: str
+    read_only: bool
+    is_file: bool = False
+
+
+def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make: bool) -> tuple[list[Bind], list[str]]:
+    """Return the binds that show the run's SOURCE at TARGET of a guest, and the targets to be covered by empty folders.
+
+    Args:
+        source: Absolute path as the run sees it.
+        target: Absolute path in the guest.
+        read_only: The run wants it so.
+        make: Make a folder where nothing is, as ``docker run -v`` does.
+
+    Raises:
+        Refused: It is not in any mount of the run, or leads out of it.
+    """
+    path = posixpath.normpath("/" + source.lstrip("/"))
+    if path != "/" and any(_within(path, each) is not None or _within(each, path) is not None for each in _SOCKETS):
+        raise refuse(f"mounting {path}", "the engine's socket would not be guarded in there")
+    plan = scope.plan
+    mounts = [mount for mount in plan.mounts if mount.target not in scope.hidden]
+    own, below = _find(path, mounts)
+    if own is None or any(_within(path, other.target) is not None for other in plan.tmpfs):
+        raise refuse(f"mounting {path}", "only the workspace and what else is mounted into this run can be", "binds")
+    root, inside = _anchor(own, mounts)
+    rest, is_file = _look(root, posixpath.join(inside, below).rstrip("/"), path, make=make and not own.read_only)
+    inner = _within(rest, inside) if inside else rest
+    if inner is None:
+        raise refuse(f"mounting {path}", "a symbolic link in it leads out of the mount")
+    canonical = posixpath.normpath(posixpath.join(own.target, inner))
+    covered = any(_within(canonical, each.target) is not None for each in plan.tmpfs)
+    if covered or _find(canonical, mounts)[0] is not own:
+        raise refuse(f"mounting {path}", "a symbolic link in it leads to another mount")
+    binds = [Bind(root, rest, target, read_only or own.read_only, is_file)]
+    for mount in mounts:
+        place = _move(mount.target, canonical, target)
+        if place and mount is not own:
+            anchor, part = _anchor(mount, mounts)
+            binds.append(Bind(anchor, part, place, read_only or mount.read_only, os.path.isfile(mount.source)))
+    hidden = [*(each.target for each in plan.tmpfs), *(each.target for each in plan.volumes)]
+    return binds, [place for each in hidden if (place := _move(each, canonical, target))]
+
+
+def _move(path: str, folder: str, target: str) -> str:
+    """Return where PATH is when FOLDER is shown at TARGET, ``""`` if it is not below it."""
+    rest = _within(path, folder)
+    return posixpath.join(target, rest) if rest else ""
+
+
+def _find(path: str, mounts: list[Mount]) -> tuple[Mount | None, str]:
+    found, rest = None, ""
+    for mount in mounts:
+        below = _within(path, mount.target)
+        if below is not None and (found is None or len(mount.target) > len(found.target)):
+            found, rest = mount, below
+    return found, rest
+
+
+def _within(path: str, folder: str) -> str | None:
+    """Return what leads from FOLDER to PATH, ``""`` if they are one; ``None`` if PATH is not in it."""
+    if path == folder:
+        return ""
+    prefix = folder.rstrip("/") + "/"
+    return path.removeprefix(prefix) if path.startswith(prefix) else None
+
+
+def _anchor(mount: Mount, mounts: list[Mount]) -> tuple[str, str]:
+    """Return the source of the outermost mount that holds MOUNT's, and the path from there.
+
+    The source of a mount that is in another one's can be replaced by a link from inside that other one, so it is a path
+    below it like any other. Sources are without links since before the run began (`moat_plugins.docker_host.opening`).
+    """
+    outer = min(
+        (each for each in mounts if _within(mount.source, each.source) is not None), key=lambda m: len(m.source)
+    )
+    return outer.source, _within(mount.source, outer.source) or ""
+
+
+def _look(base: str, below: str, shown: str, *, make: bool) -> tuple[str, bool]:
+    """Return the path BELOW the folder BASE without links, and whether it is a file.
+
+    The engine looks again, from BASE on, and lets no link lead out (`Bind.root`): what changes in between can change
+    which folder of the mount it is, not that it is one.
+    """
+    if not below:
+        return "", os.path.isfile(base)
+    real = os.path.realpath(os.path.join(base, below))
+    rest = _within(real, base)
+    if rest is None:
+        raise refuse(f"mounting {shown}", "a symbolic link in it leads out of the mount")
+    if not os.path.exists(real):
+        if not make:
+            raise Refused(f"bind source path does not exist: {shown}", status=400)
+        _make_below(base, rest, shown)
+    if not (os.path.isdir(real) or os.path.isfile(real)):
+        raise refuse(f"mounting {shown}", "it is neither a folder nor a file")
+    return rest, not os.path.isdir(real)
+
+
+def _make_below(base: str, rest: str, shown: str) -> None:
+    """Make the folders of REST below BASE one by one, following no link, for the owner of the mount."""
+    owner = os.stat(base)
+    here = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in rest.split("/"):
+            made = True
+            try:
+                os.mkdir(name, 0o755, dir_fd=here)
+            except FileExistsError:
+                made = False
+            there = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = there
+            if made and os.geteuid() == 0:
+                os.chown(f"/proc/self/fd/{here}", owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise Refused(f"error while creating mount source path '{shown}': {error.strerror}", status=400) from error
+    finally:
+        os.close(here)

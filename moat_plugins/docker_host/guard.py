@@ -1,0 +1,187 @@
+"""The guard of one run: takes connections, lets the policy decide on each request, passes on what it lets through."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+import anyio
+
+from moat_core.errors import MoatError
+from moat_plugins.docker_host.client import Client, Gone, read_headers
+from moat_plugins.docker_host.engine import Engine
+from moat_plugins.docker_host.policy.call import Call, split_target
+from moat_plugins.docker_host.policy.endpoints import decide
+from moat_plugins.docker_host.policy.verdict import Forward, Refused, Reply
+from moat_plugins.docker_host.splice import splice
+from moat_plugins.docker_host.upstream import Upstream
+
+if TYPE_CHECKING:
+    import h11
+    from anyio.abc import ByteStream
+
+    from moat_core.runtime.facets import EngineApi
+    from moat_plugins.docker_host.names import Names
+    from moat_plugins.docker_host.scope import Scope
+    from moat_plugins.docker_host.upstream import Head
+
+__all__ = ["Guard"]
+
+_LOG = logging.getLogger("moat.docker_host")
+_SWITCHED = 101
+_MOST_CONNECTIONS = 256
+_BAD_GATEWAY = 502
+
+OnRefusal = Callable[[str, str, Refused], Awaitable[None]]
+"""Told method, path and why."""
+
+
+class Guard:
+    """See the module.
+
+    Args:
+        api: The engine.
+        scope: What decides.
+        on_refusal: Told of every request that is refused.
+        names: Who keeps the names of guests in gVisor.
+    """
+
+    def __init__(
+        self, api: EngineApi, scope: Scope, on_refusal: OnRefusal | None = None, names: Names | None = None
+    ) -> None:
+        self.scope = scope
+        self.engine = Engine(api, scope, names)
+        self._api = api
+        self._on_refusal = on_refusal
+        self._room = anyio.CapacityLimiter(_MOST_CONNECTIONS)
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Serve one connection to its end. Whatever goes wrong with it is its own matter."""
+        async with self._room:
+            client = Client(stream)
+            try:
+                while (request := await client.next_request()) is not None:
+                    if not await self._serve_one(client, request):
+                        break
+            except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+                pass
+            except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
+                _LOG.exception("The guard failed on a request.")
+            finally:
+                await anyio.aclose_forcefully(stream)
+
+    async def _serve_one(self, client: Client, request: h11.Request) -> bool:
+        """Return whether the connection can take another request."""
+        method, target = request.method.decode("ascii"), request.target.decode("ascii", "replace")
+        try:
+            headers = read_headers(request)
+            version, path, pairs = split_target(target)
+            call = Call(self.engine, method, version, path, pairs, headers, client.read_body)
+            verdict = await decide(call)
+            if isinstance(verdict, Reply):
+                await client.answer(verdict.status, verdict.body, verdict.headers)
+            elif not await self._forward(client, verdict, headers):
+                return False
+        except Refused as refused:
+            await client.answer(refused.status, {"message": refused.message})
+            if self._on_refusal is not None:
+                await self._on_refusal(method, target.partition("?")[0][:200], refused)
+        except MoatError as error:
+            await client.answer(_BAD_GATEWAY, {"message": f"moat: {error.message}"}, {"Connection": "close"})
+            return False
+        return await client.finish()
+
+    async def _forward(self, client: Client, verdict: Forward, headers: dict[str, str]) -> bool:
+        """Return whether the connection still speaks HTTP."""
+        asked = headers.get("upgrade", "").lower()
+        if verdict.upgrade == "h2c" and asked != "h2c":
+            raise Refused("moat: this endpoint wants an upgrade to h2c.", status=400)
+        target = quote(verdict.path, safe="/:@+~") + (f"?{urlencode(verdict.query)}" if verdict.query else "")
+        lines = [*verdict.headers]
+        if verdict.streams:
+            lines.append(("content-type", "application/x-tar"))
+        async with Upstream.open(self._api) as upstream:
+            await upstream.send_request(
+                verdict.method, target, lines, verdict.body, streams=verdict.streams, upgrade=verdict.upgrade
+            )
+            if verdict.upgrade:
+                return await self._upgrade(client, upstream, verdict, asked=bool(asked))
+            return await _exchange(client, upstream, verdict)
+
+    async def _upgrade(self, client: Client, upstream: Upstream, verdict: Forward, *, asked: bool) -> bool:
+        while await client.read_piece():
+            pass  # a body that says nothing; what follows it is the stream's
+        head = await upstream.read_head()
+        if head.status != _SWITCHED:
+            await _relay(client, upstream, head)
+            return True
+        early = await client.switch(head, verdict.upgrade, asked=asked)
+        if verdict.grpc:
+            from moat_plugins.docker_host.grpc import filter_grpc  # h2 is only for builds
+
+            await filter_grpc(client.stream, upstream.stream, self.engine, early, upstream.rest)
+        else:
+            await splice(client.stream, upstream.stream, early=early, rest=upstream.rest)
+        return False
+
+
+async def _exchange(client: Client, upstream: Upstream, verdict: Forward) -> bool:
+    """Pass a request's body and its answer on, both at once; give up when the client leaves."""
+    over, gone = False, False
+
+    async def listen() -> None:
+        nonlocal gone
+        try:
+            if verdict.streams:
+                await _pump(client, upstream)
+            await client.watch()
+        except Gone:
+            gone = True
+            group.cancel_scope.cancel()
+
+    failure: MoatError | Gone | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        try:
+            head = await upstream.read_head()
+            await _relay(client, upstream, head, verdict)
+            over = True
+        except (MoatError, Gone) as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if gone or not over:
+        raise Gone
+    return True
+
+
+async def _pump(client: Client, upstream: Upstream) -> None:
+    """Pass the body on. An engine that answers early stops listening; its answer still counts."""
+    try:
+        while piece := await client.read_piece():
+            await upstream.send_data(piece)
+        await upstream.end_data()
+    except (OSError, anyio.BrokenResourceError):
+        while await client.read_piece():
+            pass
+
+
+async def _relay(client: Client, upstream: Upstream, head: Head, verdict: Forward | None = None) -> None:
+    transform = verdict.transform if verdict is not None else None
+    if transform is not None and 200 <= head.status < 300:  # noqa: PLR2004 - OK
+        answer = await transform(json.loads(await upstream.read_body()))
+        keep = ("api-version", "docker-experimental", "ostype", "server")
+        await client.answer(head.status, answer, {name: value for name, value in head.headers if name in keep})
+        return
+    if verdict is not None and verdict.on_success is not None and 200 <= head.status < 300:  # noqa: PLR2004 - OK
+        await verdict.on_success()
+    await client.begin(head)
+    while piece := await upstream.read_piece():
+        await client.send(piece)
+    if verdict is not None and verdict.on_end is not None:
+        await verdict.on_end()
+    await client.end()

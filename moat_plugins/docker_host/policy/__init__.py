@@ -1,0 +1,1 @@
+"""What the guard lets through: tables of endpoints and fields, and the few functions that look closer."""

@@ -1,0 +1,172 @@
+"""BuildKit's own API, method by method (moby/buildkit, api/services/control and frontend/gateway, v0.12 to v0.20).
+
+What a build may do beyond a container's everyday rights it must be *entitled* to, and the only way to ask for that is
+a field of Control.Solve. The rest is about others' things: names of images, cache mounts, the records of their builds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moat_plugins.docker_host.policy.images import check_new_tag
+from moat_plugins.docker_host.policy.verdict import Refused, refuse
+from moat_plugins.docker_host.wire import decode, encode, read_map, text_of, write_entry
+
+if TYPE_CHECKING:
+    from moat_plugins.docker_host.engine import Engine
+    from moat_plugins.docker_host.scope import Scope
+    from moat_plugins.docker_host.wire import Field
+
+__all__ = ["CHECKED", "PASSED", "check_message", "why_refused"]
+
+_CONTROL = "/moby.buildkit.v1.Control/"
+_BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
+
+CHECKED = frozenset({f"{_CONTROL}Solve", f"{_CONTROL}ListenBuildHistory", f"{_BRIDGE}Solve"})
+"""Methods of one request message, which is looked at whole."""
+
+_PASSED_BRIDGE = "Evaluate Inputs Ping ReadDir ReadFile ResolveImageConfig ResolveSourceMeta Return StatFile Warn"
+
+PASSED = frozenset(
+    {f"{_CONTROL}{name}" for name in ("Status", "Info", "ListWorkers")}
+    | {f"{_BRIDGE}{name}" for name in _PASSED_BRIDGE.split()}
+    | {"/grpc.health.v1.Health/Check"}
+)
+"""Methods that concern only a build whose random reference the caller knows, or tell nothing of others."""
+
+_REFUSED = {
+    f"{_CONTROL}Prune": "the build cache is everybody's",
+    f"{_CONTROL}DiskUsage": "the build cache is everybody's",
+    f"{_CONTROL}UpdateBuildHistory": "the records of builds are everybody's",
+    f"{_BRIDGE}NewContainer": "containers are made by the engine's own API only",
+    f"{_BRIDGE}ExecProcess": "containers are made by the engine's own API only",
+}
+
+_EXPORTERS = {"", "moby", "image", "docker", "oci", "local", "tar", "cacheonly"}
+_EXPORTER_ATTRIBUTES = {
+    "name",
+    "name-canonical",
+    "dest",
+    "tar",
+    "push",
+    "push-by-digest",
+    "unpack",
+    "store",
+    "dangling-name-prefix",
+    "oci-mediatypes",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "rewrite-timestamp",
+    "platform-split",
+    "buildinfo",
+    "attestation-prefix",
+    "context",
+}
+_ENTITLEMENTS = {"network.host": "host-network", "security.insecure": "privileged"}
+_FRONTENDS = {"", "dockerfile.v0"}
+
+
+def why_refused(method: str) -> tuple[str, bool]:
+    """Return why METHOD is not passed on, and whether it is known at all."""
+    if method in _REFUSED:
+        return f"moat: {method.rpartition('/')[2]} is not allowed in this run: {_REFUSED[method]}.", True
+    return f"moat: the guard does not know {method[:120]}.", False
+
+
+async def check_message(method: str, data: bytes, engine: Engine) -> bytes:
+    """Return the request message to send on.
+
+    Raises:
+        Refused: Something of it is not allowed or not known.
+    """
+    fields = decode(data)
+    if method == f"{_CONTROL}Solve":
+        return encode(await _check_solve(fields, engine))
+    if method == f"{_BRIDGE}Solve":
+        return encode(_check_bridge_solve(fields, engine.scope))
+    if not any(number == 2 and value for number, _, value in fields):  # noqa: PLR2004 - BuildHistoryRequest.Ref
+        raise refuse("listing builds", "the records of builds are everybody's")
+    return data
+
+
+async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
+    """control.proto, SolveRequest."""
+    plain = {1, 5, 8, 11, 12, 14}  # Ref, Session, Cache, Internal, SourcePolicy, EnableSessionExporter
+    for number, _, value in fields:
+        if number in {2, 10}:
+            _refuse_llb(value)
+        elif number == 3:  # noqa: PLR2004 - ExporterDeprecated
+            await _check_exporter(text_of(value), read_map(fields, 4), engine)
+        elif number == 6:  # noqa: PLR2004 - Frontend
+            _check_frontend(text_of(value))
+        elif number == 9:  # noqa: PLR2004 - Entitlements
+            _check_entitlement(text_of(value), engine.scope)
+        elif number == 13:  # noqa: PLR2004 - Exporters
+            exporter = decode(value)
+            kind = next((text_of(item) for each, _, item in exporter if each == 1), "")
+            await _check_exporter(kind, read_map(exporter, 2), engine)
+        elif number not in plain | {4, 7}:
+            raise refuse(f"field {number} of a build's request", "the guard does not know it")
+    return _force_attributes(fields, 7, engine.scope)
+
+
+def _check_bridge_solve(fields: list[Field], scope: Scope) -> list[Field]:
+    """gateway.proto, SolveRequest."""
+    plain = {5, 6, 10, 11, 13, 14, 15}  # how results are returned, Final, ExporterAttr, Evaluate, caches, policies
+    for number, _, value in fields:
+        if number in {1, 12}:
+            _refuse_llb(value)
+        elif number == 2:  # noqa: PLR2004 - Frontend
+            _check_frontend(text_of(value))
+        elif number not in plain | {3}:
+            raise refuse(f"field {number} of a build's request", "the guard does not know it")
+    return _force_attributes(fields, 3, scope)
+
+
+def _refuse_llb(value: bytes) -> None:
+    if value:
+        raise refuse("a build from anything but a Dockerfile", "its steps could use the build caches of others")
+
+
+def _check_frontend(name: str) -> None:
+    if name not in _FRONTENDS:
+        raise refuse(f"the build frontend {name[:40]}", "its steps could use the build caches of others")
+
+
+def _check_entitlement(name: str, scope: Scope) -> None:
+    option = _ENTITLEMENTS.get(name, "")
+    if not option or not scope.allows(option):
+        raise refuse(f"the entitlement {name[:40]}", "steps of a build have a container's everyday rights", option)
+
+
+async def _check_exporter(kind: str, attributes: dict[str, str], engine: Engine) -> None:
+    if kind not in _EXPORTERS:
+        raise refuse(f"the build output {kind[:40]}", "the guard does not know it")
+    for key in attributes:
+        if key not in _EXPORTER_ATTRIBUTES and not key.startswith(("annotation", "attestation")):
+            raise refuse(f"the option {key[:40]} of a build's output", "the guard does not know it")
+    if kind in {"local", "tar", "oci", "cacheonly"}:
+        return
+    for name in attributes.get("name", "").split(","):
+        if name:
+            await check_new_tag(name, engine)
+
+
+def _force_attributes(fields: list[Field], number: int, scope: Scope) -> list[Field]:
+    """Return FIELDS with what the run forces on the frontend; the map of its options is field NUMBER.
+
+    ``cmdline`` keeps the frontend from handing over to the one that a ``# syntax=`` line names, which could make steps
+    of any kind; the namespace keeps cache mounts apart; the labels tell whose the image is.
+    """
+    options = read_map(fields, number)
+    if options.get("force-network-mode", "") == "host" and not scope.allows("host-network"):
+        raise refuse("building with the network host", "it is the engine machine's own", "host-network")
+    if options.get("force-network-mode", "") not in {"", "host", "none", "sandbox", "default"}:
+        raise Refused("moat: the guard does not know this network of a build.", status=403)
+    forced = {f"label:{key}": value for key, value in scope.marks.items()}
+    forced |= {"build-arg:BUILDKIT_CACHE_MOUNT_NS": scope.run_id, "cmdline": "moat"}
+    forced_keys = {*forced, "build-arg:BUILDKIT_SYNTAX"}
+    kept = {key: value for key, value in options.items() if key not in forced_keys}
+    others = [field for field in fields if field[0] != number]
+    return [*others, *(write_entry(number, key, value) for key, value in {**kept, **forced}.items())]

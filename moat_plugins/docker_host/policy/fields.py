@@ -1,0 +1,75 @@
+"""Rules for values that several kinds of objects have: labels, names, references."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from moat_plugins.docker_host.policy.shape import DROPPED, mapping, text
+from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
+from moat_plugins.docker_host.scope import RESERVED
+
+if TYPE_CHECKING:
+    from moat_plugins.docker_host.policy.shape import Rule
+    from moat_plugins.docker_host.scope import Scope
+
+__all__ = ["any_name", "check_name", "check_reference", "is_reserved_label", "make_labels"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_REFERENCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,510})")
+
+
+def make_labels(scope: Scope) -> Rule:
+    """Return the rule of an object's labels: the run's marks are added, and nobody may have others like them."""
+
+    def check(value: Any, where: str) -> Any:
+        given = mapping(text)(value, where)
+        labels = {} if given is DROPPED else {key: item or "" for key, item in given.items()}
+        for key, item in labels.items():
+            if is_reserved_label(key) and item != scope.marks.get(key):
+                raise refuse(f"the label {key}", "labels of moat's own tell whose an object is")
+        return {**labels, **scope.marks}
+
+    return check
+
+
+def is_reserved_label(key: str) -> bool:
+    """Tell whether KEY is one that moat goes by."""
+    return key.strip().lower().startswith(f"{RESERVED}.")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return NAME if an object may be called by it; ``/`` before it is Docker's habit.
+
+    Raises:
+        Refused: It is not a name, or one of moat's own.
+    """
+    bare = name.removeprefix("/")
+    if _NAME.fullmatch(bare) is None:
+        raise Refused(f"moat: {what} cannot be called that: use letters, digits, _, . and -.", status=400)
+    if bare.lower().startswith(f"{RESERVED}-") or bare.lower() == RESERVED:
+        raise refuse(f"the name {bare}", f"names that begin with {RESERVED}- are moat's own")
+    return bare
+
+
+def any_name(name: str, kind: str) -> str:
+    """Return NAME if an object of KIND can be called by it, by name or id, somebody else's included.
+
+    Raises:
+        Refused: As if there were none.
+    """
+    bare = name.removeprefix("/")
+    if _NAME.fullmatch(bare) is None:
+        raise missing(kind, bare[:200])
+    return bare
+
+
+def check_reference(reference: str) -> str:
+    """Return REFERENCE, of an image, if it can be one; it may be an id.
+
+    Raises:
+        Refused: It cannot.
+    """
+    if _REFERENCE.fullmatch(reference) is None or "//" in reference or "/." in reference or "./" in reference:
+        raise Refused("moat: that is no reference of an image.", status=400)
+    return reference

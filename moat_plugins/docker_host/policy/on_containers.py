@@ -1,0 +1,135 @@
+"""What may be asked of containers and execs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from moat_plugins.docker_host.policy.containers import check_create
+from moat_plugins.docker_host.policy.execs import check_exec, check_exec_start
+from moat_plugins.docker_host.policy.fields import check_name
+from moat_plugins.docker_host.policy.limits import check_update
+from moat_plugins.docker_host.policy.references import resolve_create
+from moat_plugins.docker_host.policy.verdict import Refused, Reply, missing
+
+if TYPE_CHECKING:
+    from moat_plugins.docker_host.policy.call import Call
+    from moat_plugins.docker_host.policy.verdict import Forward
+
+_DELETED, _MISSING = 204, 404
+
+
+async def own_list(call: Call) -> Forward:
+    """List the run's own."""
+    return call.forward(query=call.with_own())
+
+
+async def on_own(call: Call) -> Forward:
+    """Do it to the run's own container, by its id: a name could become another's in between."""
+    return call.forward(await _own_path(call))
+
+
+async def on_names(call: Call) -> Forward:
+    """Do it, and let the guests know who is where: itself when it begins, the others once it has an address."""
+    await call.engine.refresh_names()
+    return call.forward(await _own_path(call), on_success=call.engine.refresh_names)
+
+
+async def _own_path(call: Call) -> str:
+    identity = await call.engine.own_container(call.groups["name"])
+    rest = call.path.removeprefix(f"/containers/{call.groups['name']}")
+    return f"/containers/{identity}{rest}"
+
+
+async def create(call: Call) -> Forward:
+    """Make a container, with what the run forces on it."""
+    config = await _resolve(check_create(await call.json(), call.scope), call)
+    if call.engine.names is not None:
+        call.engine.names.add_to(config)
+    query = tuple((key, check_name(value, "a container") if key == "name" else value) for key, value in call.pairs)
+
+    async def remember(answer: Any) -> Any:
+        call.engine.made_container(str(answer.get("Id", "")))
+        return answer
+
+    call.version = f"/v{call.scope.version}"  # what the guard makes of a request is of the newest API
+    return call.forward(query=tuple(pair for pair in query if pair[1]), json_body=config, transform=remember)
+
+
+async def _resolve(config: dict[str, Any], call: Call) -> dict[str, Any]:
+    try:
+        return await resolve_create(config, call.engine)
+    except Refused as refused:
+        if refused.status == _MISSING:  # which clients take for a missing image, and pull it
+            raise Refused(refused.message, status=400) from refused
+        raise
+
+
+async def update(call: Call) -> Forward:
+    """Change limits."""
+    return call.forward(await _own_path(call), json_body=check_update(await call.json(), call.scope))
+
+
+async def rename(call: Call) -> Forward:
+    """Give another name."""
+    name = check_name(call.query.get("name", ""), "a container")
+    return call.forward(await _own_path(call), query=(("name", name),), on_success=call.engine.refresh_names)
+
+
+async def attach(call: Call) -> Forward:
+    """Attach to its streams."""
+    return call.forward(await _own_path(call), upgrade="tcp")
+
+
+async def put_archive(call: Call) -> Forward:
+    """Unpack an archive in it."""
+    return call.forward(await _own_path(call), streams=True)
+
+
+async def delete(call: Call) -> Forward:
+    """Remove it, with its anonymous volumes: nobody else would."""
+    query = {**call.query, "v": "1"}
+    return call.forward(await _own_path(call), query=tuple(query.items()))
+
+
+async def prune(call: Call) -> Reply:
+    """Remove the run's own stopped containers one by one, with their anonymous volumes, which Docker's prune leaves."""
+    filters = {**call.filters(), "status": ["created", "exited", "dead"]}
+    filters.pop("until", None)
+    call.pairs = (("filters", json.dumps(filters)), ("all", "1"))
+    _, found = await call.engine.ask("GET", "/containers/json", call.with_own())
+    removed = []
+    for item in found or []:
+        status, _ = await call.engine.ask("DELETE", f"/containers/{item['Id']}", (("v", "1"),))
+        if status == _DELETED:
+            removed.append(item["Id"])
+    return Reply(200, {"ContainersDeleted": removed, "SpaceReclaimed": 0})
+
+
+async def create_exec(call: Call) -> Forward:
+    """Prepare a command in the run's own container."""
+    body = check_exec(await call.json(), call.scope)
+
+    async def remember(answer: Any) -> Any:
+        call.engine.execs.add(str(answer["Id"]))
+        return answer
+
+    return call.forward(await _own_path(call), json_body=body, transform=remember)
+
+
+async def start_exec(call: Call) -> Forward:
+    """Start it; its streams are this connection's unless it is detached."""
+    _check_exec(call)
+    body = check_exec_start(await call.json())
+    return call.forward(json_body=body, upgrade="" if body.get("Detach") else "tcp")
+
+
+async def on_exec(call: Call) -> Forward:
+    """Look at an exec, or resize its terminal."""
+    _check_exec(call)
+    return call.forward()
+
+
+def _check_exec(call: Call) -> None:
+    if call.groups["name"] not in call.engine.execs:
+        raise missing("exec", call.groups["name"])

@@ -1,0 +1,143 @@
+"""What may be asked of the engine as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moat_plugins.docker_host.policy.verdict import Reply, refuse
+from moat_plugins.docker_host.scope import BIND_LABEL
+
+if TYPE_CHECKING:
+    from moat_plugins.docker_host.policy.call import Call
+    from moat_plugins.docker_host.policy.verdict import Forward
+
+_INFO = frozenset(
+    [
+        "ID",
+        "Driver",
+        "MemoryLimit",
+        "SwapLimit",
+        "CpuCfsPeriod",
+        "CpuCfsQuota",
+        "CPUShares",
+        "CPUSet",
+        "PidsLimit",
+        "OomKillDisable",
+        "IPv4Forwarding",
+        "SystemTime",
+        "LoggingDriver",
+        "CgroupDriver",
+        "CgroupVersion",
+        "KernelVersion",
+        "OperatingSystem",
+        "OSVersion",
+        "OSType",
+        "Architecture",
+        "IndexServerAddress",
+        "NCPU",
+        "MemTotal",
+        "ServerVersion",
+        "ExperimentalBuild",
+        "Isolation",
+    ]
+)
+"""What a client needs to know of the machine; not its name, folders, proxies (with passwords), labels and counts."""
+
+_SESSION = ("x-docker-expose-session-uuid", "x-docker-expose-session-name")
+_GRPC_METHODS = "x-docker-expose-session-grpc-method"
+SHARED_KEY = "x-docker-expose-session-sharedkey"
+
+
+async def plain(call: Call) -> Forward:
+    """Pass it on."""
+    return call.forward()
+
+
+async def plain_with_login(call: Call) -> Forward:
+    """Pass it on, with the run's own credentials for a registry."""
+    login = call.headers.get("x-registry-auth", "")
+    return call.forward(headers=(("x-registry-auth", login),) if login else ())
+
+
+async def version(call: Call) -> Forward:
+    """Tell the engine's version."""
+    return call.forward()
+
+
+async def info(call: Call) -> Forward:
+    """Tell of the engine what a client needs."""
+
+    async def scrub(answer: Any) -> Any:
+        runtime = call.scope.plan.oci_runtime or answer.get("DefaultRuntime", "")
+        return {
+            **{key: item for key, item in answer.items() if key in _INFO},
+            "Name": call.scope.plan.name,
+            "DefaultRuntime": runtime,
+            "Runtimes": {runtime: {"path": runtime}},
+            "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "ControlAvailable": False},
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "null"], "Authorization": None, "Log": ["local"]},
+            "SecurityOptions": answer.get("SecurityOptions"),
+            "RegistryConfig": {"InsecureRegistryCIDRs": None, "IndexConfigs": {}, "Mirrors": None},
+            "Warnings": None,
+        }
+
+    return call.forward(transform=scrub)
+
+
+async def no_plugins(call: Call) -> Reply:  # noqa: ARG001 - an endpoint
+    """List none: `docker info` and `docker inspect` ask."""
+    return Reply(200, [])
+
+
+async def no_plugin(call: Call) -> Reply:
+    """Know of none."""
+    return Reply(404, {"message": f'plugin "{call.groups["name"]}" not found'})
+
+
+async def no_swarm(call: Call) -> Reply:  # noqa: ARG001 - an endpoint
+    """Say what an engine without a swarm says: `docker inspect` asks for everything that has the name."""
+    return Reply(503, {"message": "This node is not a swarm manager."})
+
+
+async def own_events(call: Call) -> Forward:
+    """Tell what happens to the run's own objects."""
+    return call.forward(query=call.with_own())
+
+
+async def usage(call: Call) -> Forward:
+    """Tell how much space the run's own objects take."""
+    is_own = call.scope.is_own
+
+    async def only_own(answer: Any) -> Any:
+        images = [item for item in answer.get("Images") or [] if is_own(item.get("Labels"))]
+        volumes = [item for item in answer.get("Volumes") or [] if is_own(item.get("Labels"))]
+        return {
+            "LayersSize": sum(item.get("Size", 0) for item in images),
+            "Images": images,
+            "Containers": [item for item in answer.get("Containers") or [] if is_own(item.get("Labels"))],
+            "Volumes": [item for item in volumes if not item["Labels"].get(BIND_LABEL)],
+            "BuildCache": [],
+        }
+
+    return call.forward(transform=only_own)
+
+
+async def session(call: Call) -> Forward:
+    """Offer files and secrets to a build.
+
+    BuildKit keeps what it was sent under the shared key and asks only for what changed: under somebody else's key a
+    client that says "unchanged" would be shown their files.
+    """
+    if not call.scope.build:
+        raise refuse("building", "its owner set docker_host.build: false")
+    headers = [(name, call.headers[name]) for name in _SESSION if name in call.headers]
+    headers += [(_GRPC_METHODS, method) for method in call.headers.get(_GRPC_METHODS, "").split(", ") if method]
+    headers.append((SHARED_KEY, f"{call.scope.run_id}:{call.headers.get(SHARED_KEY, '')}"))
+    return call.forward(headers=tuple(headers), upgrade="h2c")
+
+
+async def grpc(call: Call) -> Forward:
+    """Speak to BuildKit itself, through the filter of `moat_plugins.docker_host.grpc`."""
+    if not call.scope.build:
+        raise refuse("building", "its owner set docker_host.build: false")
+    return call.forward(upgrade="h2c", grpc=True)

@@ -1,0 +1,62 @@
+"""What decides in one run: made once when the guard opens, read by every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from moat_core.plan import Plan
+
+__all__ = ["BIND_LABEL", "NAMES_LABEL", "RESERVED", "Scope"]
+
+RESERVED = "moat"
+"""Names of objects, repositories of images and labels that begin with this word are moat's own."""
+BIND_LABEL = "moat.docker-host.bind"
+"""Marks the volumes by which the guard binds folders; the run does not see them."""
+NAMES_LABEL = "moat.docker-host.names"
+"""Which hosts file a guest in gVisor has."""
+
+
+@attrs.frozen(kw_only=True)
+class Scope:
+    """Whose requests these are and what they may come to.
+
+    Args:
+        plan: Of the run.
+        marks: Labels of everything that is made through the guard; whatever carries them all is the run's own.
+        network: Name of the run's network on the engine.
+        gateway: Address that published ports are bound to.
+        version: The engine's API version that both sides speak, ``1.45``.
+        allow: Words of ``docker_host.allow``.
+        build: Whether images may be built.
+        hidden: Folders inside whose mounts are the guard's own.
+    """
+
+    plan: Plan
+    marks: Mapping[str, str]
+    network: str
+    gateway: str
+    version: str
+    allow: frozenset[str] = frozenset()
+    build: bool = True
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """Of the run."""
+        return self.plan.run_id
+
+    def allows(self, word: str) -> bool:
+        """Tell whether the run's owner widened the guard by WORD."""
+        return word in self.allow
+
+    def is_own(self, labels: Mapping[str, str] | None) -> bool:
+        """Tell whether what carries LABELS was made by this run."""
+        return labels is not None and all(labels.get(key) == value for key, value in self.marks.items())
+
+    def speaks(self, minor: int) -> bool:
+        """Tell whether the engine has API 1.MINOR."""
+        return tuple(int(part) for part in self.version.split(".")) >= (1, minor)

@@ -1,0 +1,147 @@
+"""What a hostile daemon may send as a `local` export, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from grpclib.exceptions import GRPCError
+from multidict import MultiDict
+
+from moat_plugins.buildkit.session import filesend
+from moat_plugins.buildkit.wire.control import BytesMessage
+from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat
+
+DIR, LINK = 1 << 31, 1 << 27
+
+
+class Sender:
+    """The daemon's side of one call: sends what it is told, answers requests with the contents it has."""
+
+    def __init__(self, entries, contents=(), number=""):
+        self.metadata = MultiDict({"buildkit-attachable-exporter-id": number} if number else {})
+        self.queue = [Packet(type=PacketType.STAT, stat=entry) for entry in entries] + [Packet(type=PacketType.STAT)]
+        self.contents = dict(contents)
+        self.told = []
+
+    async def recv_message(self):
+        return filesend._Raw(self.queue.pop(0).encode()) if self.queue else None
+
+    async def send_message(self, raw):
+        packet = Packet.decode(raw.encode())
+        self.told.append(packet.type)
+        if packet.type == PacketType.REQ:
+            content = self.contents.get(packet.id, b"content")
+            for data in (content, b"") if content else (b"",):
+                self.queue.append(Packet(type=PacketType.DATA, id=packet.id, data=data))
+        elif packet.type == PacketType.FIN:
+            self.queue.append(Packet(type=PacketType.FIN))
+
+
+async def receive(root, entries, contents=()):
+    """Receive into ROOT; return why it failed."""
+    why = []
+    (handler, *_) = filesend.methods({"0": root}, why.append)["/moby.filesync.v1.FileSend/DiffCopy"]
+    sender = Sender(entries, contents)
+    try:
+        await handler(sender)
+    except GRPCError:
+        assert why
+    return why
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"../out", b"/etc/x", b"a/../../x", b"", b".", b"..", b"a//b", b"a/", b"a\0b", b"./a"],
+)
+async def test_a_path_that_leaves_the_folder_is_refused(tmp_path, path):
+    """Whatever its kind."""
+    for mode in (0o644, DIR | 0o755, LINK | 0o777):
+        root = tmp_path / "root"
+        assert await receive(root, [Stat(path=b"a", mode=DIR | 0o755), Stat(path=path, mode=mode, linkname=b"x")])
+        assert sorted(os.listdir(tmp_path)) == ["root"]
+        assert os.listdir(root) in ([], ["a"])
+
+
+async def test_nothing_is_written_through_a_link(tmp_path):
+    """Neither one that was sent before nor one that was there."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = tmp_path / "root"
+    link = Stat(path=b"l", mode=LINK | 0o777, linkname=os.fsencode(outside))
+    assert await receive(root, [link, Stat(path=b"l/file", mode=0o644)])
+    assert await receive(root, [Stat(path=b"l/dir", mode=DIR | 0o755)])
+    assert list(outside.iterdir()) == []
+    (root / "over").symlink_to(outside / "target")
+    assert not await receive(root, [Stat(path=b"over", mode=0o600, mod_time=5)], {0: b"mine"})
+    assert list(outside.iterdir()) == []
+    assert ((root / "over").read_bytes(), (root / "over").is_symlink()) == (b"mine", False)
+
+
+async def test_a_name_of_a_file_outside_is_refused(tmp_path):
+    """A hard link leads to what was sent only."""
+    (tmp_path / "secret").write_text("s")
+    root = tmp_path / "root"
+    for target in (b"../secret", os.fsencode(tmp_path / "secret"), b"nothing"):
+        assert await receive(root, [Stat(path=b"h", mode=0o644, linkname=target)])
+        assert not (root / "h").exists()
+
+
+async def test_what_arrives_is_as_it_was_sent(tmp_path):
+    """Modes, times, links, names of one file, a folder that nobody may write, over what was there."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "f").write_text("old")
+    entries = [
+        Stat(path=b"d", mode=DIR | 1 << 20 | 0o555, mod_time=7_000_000_000),
+        Stat(path=b"d/x", mode=0o640, mod_time=1_234_567_891),
+        Stat(path=b"d/y", mode=0o640, linkname=b"d/x"),
+        Stat(path=b"f", mode=1 << 23 | 0o755, mod_time=3),
+        Stat(path=b"l", mode=LINK | 0o777, linkname=b"d/x"),
+        Stat(path=b"\xff", mode=0o600),
+    ]
+    assert not await receive(root, entries, {1: b"X", 3: b"", 5: b"\0"})
+    info = (root / "d").stat()
+    assert (stat.S_IMODE(info.st_mode), info.st_mtime_ns) == (0o1555, 7_000_000_000)
+    assert ((root / "d/x").read_bytes(), (root / "d/y").stat().st_nlink) == (b"X", 2)
+    assert (root / "d/x").stat().st_mtime_ns == 1_234_567_891
+    assert stat.S_IMODE((root / "f").stat().st_mode) == 0o4755
+    assert os.readlink(root / "l") == "d/x"
+    assert (root / os.fsdecode(b"\xff")).read_bytes() == b"\0"
+
+
+async def test_a_sender_that_breaks_off_or_lies_is_told(tmp_path):
+    """It ends; data that nobody asked for is not taken."""
+    (handler, *_) = filesend.methods({"0": tmp_path / "r"}, lambda _: None)["/moby.filesync.v1.FileSend/DiffCopy"]
+    for queue in (
+        [],
+        [Packet(type=PacketType.DATA, id=3, data=b"x")],
+        [Packet(type=PacketType.ERR, data=b"no space")],
+    ):
+        sender = Sender([])
+        sender.queue = queue
+        with pytest.raises(GRPCError, match="written"):
+            await handler(sender)
+
+
+async def test_archives_go_to_their_sink(tmp_path):
+    """By the exporter's number; an unknown one is refused."""
+    got = {"0": b"", "1": b""}
+
+    def sink(number):
+        async def take(data):
+            got[number] += data
+
+        return take
+
+    (handler, *_) = filesend.methods({"0": sink("0"), "1": sink("1")}, lambda _: None)[
+        "/moby.filesync.v1.FileSend/DiffCopy"
+    ]
+    for number in ("1", "0"):
+        sender = Sender([], number=number)
+        sender.queue = [BytesMessage(b"to "), BytesMessage(number.encode())]
+        await handler(sender)
+    assert got == {"0": b"to 0", "1": b"to 1"}
+    with pytest.raises(GRPCError, match="no exporter"):
+        await handler(Sender([], number="7"))

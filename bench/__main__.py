@@ -13,13 +13,14 @@ import sys
 
 import build
 import command
+import guard
 import memory
 import overhead
 from measure import show
 
 from moat_core.errors import MoatError
 
-PARTS = {"overhead": overhead, "command": command, "memory": memory, "build": build}
+PARTS = {"overhead": overhead, "command": command, "memory": memory, "build": build, "guard": guard}
 
 
 async def main():

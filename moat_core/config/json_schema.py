@@ -46,7 +46,8 @@ def _field(field: FieldSpec) -> dict[str, Any]:
     if "schema" in metadata:
         found = dict(metadata["schema"])
     elif field.fields is not None:
-        found = _object(field.fields)
+        short = [_field(each) for each in field.fields if each.metadata.get("shorthand")]
+        found = {"anyOf": [*short, _object(field.fields)]} if short else _object(field.fields)
     elif "convert" in metadata:
         found = dict(_CONVERTERS.get(metadata["convert"], {}))
     else:

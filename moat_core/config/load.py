@@ -145,13 +145,7 @@ def _collect_field(reader: Reader, item: Item, field: FieldSpec, path: tuple[str
     if item.kind in {"broken", "null"} and (field.fields is not None or field.is_map):
         return  # `env:` with every line below commented out
     if field.fields is not None:
-        if item.kind == "object" and isinstance(item.value, field.hint):
-            for each in field.fields:
-                leaves[*path, each.key] = Leaf(getattr(item.value, each.name), item.where, item.origin)
-        elif item.kind == "map":
-            _collect(reader, item, field.fields, path, leaves)
-        else:
-            reader.wrong(item, "a mapping", key, f"Its keys: {', '.join(each.key for each in field.fields)}.")
+        _collect_section(reader, item, field, path, leaves)
         return
     if field.is_map:
         entries = reader.read_entries(item, field.hint, key, field.metadata)
@@ -162,6 +156,19 @@ def _collect_field(reader: Reader, item: Item, field: FieldSpec, path: tuple[str
     value = reader.read_field(item, field, key)
     if value is not INVALID:
         leaves[path] = Leaf(value, item.where, item.origin)
+
+
+def _collect_section(reader: Reader, item: Item, field: FieldSpec, path: tuple[str, ...], leaves: Leaves) -> None:
+    assert field.fields is not None
+    if item.kind == "object" and isinstance(item.value, field.hint):
+        for each in field.fields:
+            leaves[*path, each.key] = Leaf(getattr(item.value, each.name), item.where, item.origin)
+    elif item.kind == "map":
+        _collect(reader, item, field.fields, path, leaves)
+    elif (short := next((each for each in field.fields if each.metadata.get("shorthand")), None)) is not None:
+        _collect_field(reader, item, short, (*path, short.key), leaves)
+    else:
+        reader.wrong(item, "a mapping", ".".join(path), f"Its keys: {', '.join(each.key for each in field.fields)}.")
 
 
 def _read_environment(

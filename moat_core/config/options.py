@@ -39,6 +39,7 @@ def option(
     secret: bool = False,
     schema: Mapping[str, Any] | None = None,
     read: Callable[[Any, Any, str], Any] | None = None,
+    shorthand: bool = False,
 ) -> Any:
     """Declare a field of a config section; takes the place of `attrs.field`.
 
@@ -55,6 +56,7 @@ def option(
         unit: For the reference: ``bytes``, ``s``.
         secret: Messages never show the value.
         schema: JSON Schema of the raw value, where ``convert`` takes something else than the annotation says.
+        shorthand: The section may be this field's value alone: ``buildkit: off`` for ``buildkit: {mode: off}``.
         read: Called with the `Reader`, the `Item` and the key, where even the problems are the field's own.
 
     Example:
@@ -75,6 +77,7 @@ def option(
         "secret": secret,
         "schema": schema,
         "read": read,
+        "shorthand": shorthand,
     }
     return attrs.field(default=default, metadata={key: value for key, value in metadata.items() if value})
 

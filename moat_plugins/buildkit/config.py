@@ -29,6 +29,7 @@ class BuildKitConfig:
         "on",
         help="With docker:dind: `on` fails the run if the sidecar does not get ready, `auto` warns and builds with the "
         "inner engine instead, `off` starts none.",
+        shorthand=True,
     )
     image: str = option(
         DEFAULT_IMAGE,

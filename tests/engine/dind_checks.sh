@@ -58,6 +58,8 @@ check restart 'docker run -d --name gone $IMAGE sleep 1000 && killed=$(pidof doc
   until now=$(pidof dockerd) && [ "$now" != "$killed" ] && timeout 5 docker info >info 2>&1; do sleep 0.1; done
   docker network inspect private >info || docker network create private >info
   docker run --rm --network private $IMAGE echo again && docker run --rm $IMAGE echo and again'
+check serve_again 'docker rm -f web && docker run -d --name web --network private -p 8080:80 $IMAGE \
+  perl -MIO::Socket::INET -e "$SERVER"'
 touch out/done
 # The outside looks at the container and at its port meanwhile.
 limit=$((SECONDS + 60))

@@ -9,7 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Place
+from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Owner, Place
 from world import World
 
 WITHIN_S = 5.0
@@ -52,6 +52,38 @@ def test_killed_at_any_step_nothing_is_left_within_five_seconds(place, owner, sa
 
     def dies(at):
         here = place(f"step-{at}", sandbox=sandbox)
+        here.die(owner, at)
+        return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        left = [result for result in pool.map(dies, range(1, len(steps) + 1)) if result[2]]
+    assert not left
+
+
+GUESTS = "docker network create mine && docker volume create mine && docker run -d -v mine:/m --network mine"
+DOCKER = {
+    "docker:host": f"{GUESTS} debian:bookworm-slim sleep 1000 >/dev/null",
+    "docker:dind": "docker info >/dev/null",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dependency", DOCKER)
+def test_killed_with_docker_inside_nothing_is_left(place, dependency):
+    """Guard, inner engine, sidecar, caches' locks, and what the run made on the host's engine, all in gVisor."""
+    owner = Owner("moat run", (*MOAT, "run", "--", "sh", "-c", DOCKER[dependency]))
+    config = f'dependencies: ["{dependency}"]\nbuildkit: off\n'
+
+    def make(name):
+        here = place(name, sandbox=True)
+        (here.folder / "workspace/agent.yaml").write_text(config)
+        return here
+
+    steps = make("alive").live(owner)
+    assert ("intent docker.guests" in steps) == (dependency == "docker:host")
+
+    def dies(at):
+        here = make(f"step-{at}")
         here.die(owner, at)
         return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
 

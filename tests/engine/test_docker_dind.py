@@ -165,6 +165,7 @@ def test_containers_are_reached(inside, check):
 
 def test_a_published_port_is_reached_from_the_host(inside):
     """A port that the run publishes leads to an inner container's."""
+    inside.text("serve_again")
     assert "hello from inside" in inside.answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import pytest
@@ -11,6 +12,7 @@ from moat_core.config import (
     ConfigSchema,
     ContainerConfig,
     check_port,
+    json_schema,
     load_config,
     option,
     option_overrides,
@@ -312,3 +314,30 @@ def test_a_given_user_config_may_be_missing(tmp_path):
     path.write_text("name: x")
     config = load_config(ConfigSchema(), tmp_path, environ={}, user_config=path)
     assert config.origin("name") == f"user config {path}:1"
+
+
+@attrs.frozen
+class BuilderConfig:
+    """A builder."""
+
+    mode: Literal["on", "off", "x"] = option("on", help="Whether there is one.", shorthand=True)
+    size: int = option(1, help="Its size.")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("builder: off", ("off", 1)),
+        ("builder: {size: 2}", ("on", 2)),
+        ("builder: {mode: x, size: 3}", ("x", 3)),
+        ("", ("on", 1)),
+    ],
+)
+def test_a_section_may_be_its_shorthands_value(tmp_path, text, wanted):
+    """Alone, or with the others by their keys; the JSON Schema allows both."""
+    made = ConfigSchema()
+    made.add_section("builder", BuilderConfig, owner="builder")
+    (tmp_path / "agent.yaml").write_text(text + "\n")
+    section = load_config(made, tmp_path, environ={}).section(BuilderConfig)
+    assert (section.mode, section.size) == wanted
+    assert [each.get("type") for each in json_schema(made)["properties"]["builder"]["anyOf"]] == [None, "object"]

@@ -266,7 +266,9 @@ class SandboxConformance(FileConformance):
 
     async def test_a_signal_reaches_every_process(self, sandbox: Sandbox) -> None:
         """It can be handled, and the command's own end is told."""
-        script = "trap 'echo caught; exit 6' TERM; sleep 300 & echo $!; while :; do wait; done"
+        # A child that has not become `sleep` yet is still a shell, which would take the signal for its parent's.
+        is_sleep = 'until read -r name </proc/$!/comm && [ "$name" = sleep ]; do :; done'
+        script = f"trap 'echo caught; exit 6' TERM; sleep 300 & {is_sleep}; echo $!; while :; do wait; done"
         with anyio.fail_after(_LONG_S):
             async with sandbox.open_process(sh(script)) as process:
                 pids = await _read_words(process, 1)

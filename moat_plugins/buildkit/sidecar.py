@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from moat_core.errors import EngineError, ImageError, SandboxUnavailable, ServiceNotReady
 from moat_core.plan import PROXY_ARGS, TRUST_ENV, trust_script
 from moat_core.runtime.facets import SidecarSpec
+from moat_core.runtime.locks import hold_cache
 from moat_core.types import Problem, Tmpfs, Volume
-from moat_plugins.buildkit.cache_lock import hold_cache
 from moat_plugins.buildkit.contribute import HOST, PORT
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ async def open_sidecar(run: Run) -> AsyncIterator[None]:
         ServiceNotReady: Its API did not answer in time.
     """
     details = run.plan.details["buildkit"]
-    with hold_cache(run.locks, run.name) as cache:
-        await _open(run, details, cache)
+    with hold_cache(run.locks, "buildkit", run.name) as is_ours:
+        await _open(run, details, run.name if is_ours else "")
         yield
 
 

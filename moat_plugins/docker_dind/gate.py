@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.errors import SandboxUnavailable
+from moat_core.runtime.locks import hold_cache
 from moat_core.types import Problem
-from moat_plugins.docker_dind.cache_lock import hold_cache
 from moat_plugins.docker_dind.config import DockerDindConfig
 from moat_plugins.docker_dind.contribute import VOLUME, privilege_warning, with_privilege
 
@@ -46,7 +46,7 @@ async def pass_gate(run: Run) -> AsyncIterator[None]:
         section = DockerDindConfig(ready=details["ready_s"], storage=details["storage"], cache=details["cache"])
         run.replace_plan(with_privilege(plan, section))
         await run.warn(privilege_warning())
-    with hold_cache(run.locks, run.name) as is_ours:
+    with hold_cache(run.locks, "docker-dind", run.name) as is_ours:
         if not is_ours and plan.details["docker_dind"]["cache"]:
             run.replace_plan(attrs.evolve(run.plan, volumes=tuple(map(_not_kept, run.plan.volumes))))
             message = f"Another run of {run.name} uses its kept images; this one starts with none, and keeps none."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from moat_core.testing import HostSandbox, SandboxConformance
@@ -9,7 +12,12 @@ from moat_core.testing import HostSandbox, SandboxConformance
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    return HostSandbox(tmp_path_factory.mktemp("sandbox"))
+    yield HostSandbox(tmp_path_factory.mktemp("sandbox"))
+    for path in Path("/tmp").glob("moat-*"):  # the suite writes where a container has a folder of its own
+        if path.name == "moat-files":
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name in {"moat-plain", "moat-progress"}:
+            path.unlink(missing_ok=True)
 
 
 class TestHostSandbox(SandboxConformance):

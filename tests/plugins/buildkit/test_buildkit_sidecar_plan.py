@@ -10,10 +10,10 @@ import pytest
 
 from moat_core.errors import ConfigError, ImageError, ServiceNotReady
 from moat_core.runtime.facets import Sidecar
+from moat_core.runtime.locks import hold_cache
 from moat_core.types import Output
 from moat_plugins import buildkit, gvisor
 from moat_plugins.buildkit import sidecar as sidecar_module
-from moat_plugins.buildkit.cache_lock import hold_cache
 from moat_plugins.buildkit.config import DEFAULT_IMAGE
 from moat_plugins.buildkit.contribute import STEP
 from moat_plugins.buildkit.sidecar import make_spec, open_sidecar
@@ -125,13 +125,13 @@ def test_without_gvisor_its_cache_is_kept(dind):
 def test_only_one_run_has_the_cache(tmp_path):
     """A second run of the name gets none; after the first, the next gets it."""
     with (
-        hold_cache(tmp_path, "fox") as first,
-        hold_cache(tmp_path, "fox") as second,
-        hold_cache(tmp_path, "hen") as hen,
+        hold_cache(tmp_path, "x", "fox") as first,
+        hold_cache(tmp_path, "x", "fox") as second,
+        hold_cache(tmp_path, "x", "hen") as hen,
     ):
-        assert (first, second, hen) == ("fox", "", "hen")
-    with hold_cache(tmp_path, "fox") as third:
-        assert third == "fox"
+        assert (first, second, hen) == (True, False, True)
+    with hold_cache(tmp_path, "x", "fox") as third:
+        assert third
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whose an agent's kept images are: one run's at a time. ``flock(2)``: it ends with its holder."""
+"""Whose a kept `Volume` is: one run's at a time. ``flock(2)``: it ends with its holder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ __all__ = ["hold_cache"]
 
 
 @contextmanager
-def hold_cache(folder: Path, name: str) -> Iterator[bool]:
-    """Hold the images of the agent NAME by a lock in FOLDER; yield whether we have it, or another run has."""
-    descriptor = os.open(folder / f"docker-dind-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def hold_cache(folder: Path, what: str, name: str) -> Iterator[bool]:
+    """Hold what is kept for the agent NAME; yield whether we have it, or another run has.
+
+    Args:
+        folder: ``run.locks``.
+        what: The kind of cache, a DNS label.
+    """
+    descriptor = os.open(folder / f"{what}-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from moat_plugins.buildkit.client import BuildKit, Output
 from moat_plugins.buildkit.errors import BuildKitUnavailable
@@ -45,7 +46,7 @@ async def build_image(run: Run, image: ImageSpec, labels: Mapping[str, str]) -> 
             connect=api.connect,
             version=(version[0], version[1]),
         ) as buildkit:
-            await _build(run, buildkit, image, labels, None)
+            await _build(run, buildkit, image, labels, Output("moby"))
     except BuildKitUnavailable as error:
         run.progress(f"build {image.reference}", f"{error.message} The classic builder it is.")
         return None
@@ -53,18 +54,22 @@ async def build_image(run: Run, image: ImageSpec, labels: Mapping[str, str]) -> 
 
 
 async def _build_elsewhere(run: Run, api: EngineApi, image: ImageSpec, labels: Mapping[str, str], host: str) -> str:
-    """Build at HOST and load the image into the engine, by way of a file: it may be larger than memory."""
-    with tempfile.TemporaryDirectory(prefix="moat-image-") as folder:
-        archive = Path(folder) / "image.tar"
+    """Build at HOST and load the image into the engine, by way of a file: it may be larger than memory.
+
+    The file has no name: whatever becomes of us, nothing of it stays.
+    """
+    with tempfile.TemporaryFile() as archive:
+
+        async def take(data: bytes) -> None:
+            await anyio.to_thread.run_sync(archive.write, data)
+
         async with BuildKit.connect(host) as buildkit:
-            await _build(run, buildkit, image, labels, archive)
+            await _build(run, buildkit, image, labels, Output("docker", take))
         await load_image(api, archive)
     return image.reference
 
 
-async def _build(
-    run: Run, buildkit: BuildKit, image: ImageSpec, labels: Mapping[str, str], archive: Path | None
-) -> None:
+async def _build(run: Run, buildkit: BuildKit, image: ImageSpec, labels: Mapping[str, str], output: Output) -> None:
     await buildkit.build(
         MemorySource(dict(image.files)),
         dockerfile_text=image.dockerfile,
@@ -72,7 +77,7 @@ async def _build(
         labels=labels,
         build_args=image.build_args,
         no_cache=run.plan.rebuild,
-        outputs=[Output("moby")] if archive is None else [Output("docker", archive)],
+        outputs=[output],
         on_event=_teller(run, f"build {image.reference}"),
     )
 

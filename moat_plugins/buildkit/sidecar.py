@@ -31,6 +31,26 @@ READY_S = 30.0
 """How long it may take until its gRPC API answers, in seconds."""
 WHY = "BuildKit: builds are containers, which takes all that root on a machine may do"
 _ROOT = "/var/lib/buildkit"
+_TOOLS = "/tmp/moat-tools"  # noqa: S108 - of a container that nobody else is in
+
+# Each container that runc makes leaves a session keyring behind in gVisor, which has room for 200.
+_KEYLESS = f"""\
+mkdir -p {_TOOLS}
+for moat_name in buildkit-runc runc; do
+  moat_runc=$(command -v $moat_name) || continue
+  cat >{_TOOLS}/$moat_name <<MOAT_END_OF_FILE
+#!/bin/sh
+moat_action=
+for moat_word; do
+  shift
+  set -- "\\$@" "\\$moat_word"
+  case \\$moat_action\\$moat_word in create | run) moat_action=\\$moat_word; set -- "\\$@" --no-new-keyring ;; esac
+done
+exec $moat_runc "\\$@"
+MOAT_END_OF_FILE
+  chmod 755 {_TOOLS}/$moat_name
+done
+export PATH={_TOOLS}:$PATH"""
 _MB = 1000 * 1000
 _TAIL = 20
 
@@ -57,7 +77,7 @@ async def _open(run: Run, details: Mapping[str, str | int], cache: str) -> None:
         address = await _start(run, details, cache)
     except (EngineError, ImageError, ServiceNotReady, SandboxUnavailable) as error:
         if details["mode"] != "auto":
-            error.hint = f'{error.hint}\nOr go without: `buildkit: {{mode: "off"}}`.'.lstrip()
+            error.hint = f'{error.hint}\nOr go without: `buildkit: off`.'.lstrip()
             raise
         message = f"The run's BuildKit is not there, the inner engine builds by itself: {error.message}"
         await run.warn(Problem(message, error.hint, "buildkit"))
@@ -98,6 +118,8 @@ def _make_start(plan: Plan, command: list[str]) -> str:
     lines = []
     if plan.image.trust:
         lines.append(trust_script(plan.image.trust))
+    if plan.sandboxed:
+        lines.append(_KEYLESS)
     if plan.sandboxed and plan.dns:
         # The engine's resolver at 127.0.0.11 is not there in gVisor.
         servers = "".join(f"nameserver {server}\n" for server in plan.dns)

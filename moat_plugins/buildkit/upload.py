@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, BinaryIO
 
 import anyio
+import anyio.to_thread
 
 from moat_plugins.buildkit.errors import ExportError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from moat_core.runtime.facets import EngineApi
 
 __all__ = ["load_image"]
@@ -19,21 +19,21 @@ _PIECE = 1024 * 1024
 _ANSWER_LIMIT = 1024 * 1024
 
 
-async def load_image(api: EngineApi, archive: Path) -> None:
+async def load_image(api: EngineApi, archive: BinaryIO) -> None:
     """Load ARCHIVE, as `docker save` makes them.
 
     Raises:
         ExportError: The engine refused it.
     """
-    size = archive.stat().st_size
+    size = archive.seek(0, os.SEEK_END)
+    archive.seek(0)
     async with await api.connect() as stream:
         await stream.send(
             f"POST /v{api.version}/images/load?quiet=1 HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n"
             f"Content-Type: application/x-tar\r\nContent-Length: {size}\r\n\r\n".encode()
         )
-        async with await anyio.open_file(archive, "rb") as file:
-            while data := await file.read(_PIECE):
-                await stream.send(data)
+        while data := await anyio.to_thread.run_sync(archive.read, _PIECE):
+            await stream.send(data)
         answer = b""
         try:
             while len(answer) < _ANSWER_LIMIT:

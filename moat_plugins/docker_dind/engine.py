@@ -9,29 +9,56 @@ What is special in gVisor was found with runsc 20240729 and Docker 26.1.5; docs/
   which also keeps inner networks apart, as the engine's own rules would.
 - What comes in may be larger than the interface's MTU (the host's kernel joins segments), and is not split when it is
   forwarded. Inner networks therefore have the largest MTU; what goes out is held down by the other side's MSS.
+- A signal that comes while a FIFO is being opened makes ``open`` fail with EINTR, whatever SA_RESTART says
+  (google/gvisor pull request 14849). Go's runtime sends itself SIGURG to preempt goroutines, and runc's init process
+  opens one: one `docker run` in some hundreds failed. So those signals are swallowed, in the engine and below.
 - A process cannot enter another's PID namespace, which is how runc executes something in a container. So inner
   containers share the run's; ``--runtime runc`` gives one its own, and no ``docker exec``.
 """
 
 from __future__ import annotations
 
-__all__ = ["CONTAINERD", "KEEP", "RUNC", "SERVE", "START"]
+__all__ = ["CALM", "CONTAINERD", "KEEP", "RUNC", "SERVE", "START"]
+
+CALM = """\
+#!/usr/bin/perl
+# calm COMMAND ARGUMENT...: runs it with a seccomp filter, which its children inherit: tgkill(2) of SIGURG does
+# nothing, and says that it succeeded. GODEBUG=asyncpreemptoff=1 would be enough, if runc passed it on to its init.
+use strict; use warnings; use Config;
+my ($arch, $tgkill, $prctl) = $Config{archname} =~ /^x86_64/ ? (0xC000003E, 234, 157) : (0xC00000B7, 131, 167);
+my @filter = (
+  [0x20, 0, 0, 4], [0x15, 0, 5, $arch],    # another architecture's calls: allowed
+  [0x20, 0, 0, 0], [0x15, 0, 3, $tgkill],  # another call
+  [0x20, 0, 0, 32], [0x15, 0, 1, 23],      # its third argument: another signal than SIGURG
+  [0x06, 0, 0, 0x00050000], [0x06, 0, 0, 0x7fff0000],
+);
+my $filter = join '', map { pack 'SCCL', @$_ } @filter;
+my $program = pack 'S x6 P', scalar @filter, $filter;
+syscall($prctl, 22, 2, $program) == 0 or warn "moat: no seccomp filter: $!\\n";
+exec @ARGV;
+"""
 
 RUNC = """\
 #!/bin/sh
-# The OCI runtime of the inner engine in gVisor: runc, without a PID namespace for each container, and with a
-# `docker run --init` that reaps without being process 1. The text that is edited is containerd's: quotes inside
-# of values are escaped there, so that only a real entry can match.
-moat_last= moat_bundle= moat_create=
+# The OCI runtimes of the inner engine in gVisor. `runc`, which its builder takes, too, makes no session keyring: gVisor
+# would run out of keys after 200 containers. `runc-shared`, its default, makes no PID namespace for each container
+# either, and a `docker run --init` that reaps without being process 1. The text that is edited is containerd's: quotes
+# inside of values are escaped there, so that only a real entry can match.
+moat_last= moat_bundle= moat_action=
 for moat_word; do
+  shift
+  set -- "$@" "$moat_word"
   [ "$moat_last" != --bundle ] || moat_bundle=$moat_word
-  [ "$moat_word" != create ] || moat_create=1
+  case $moat_action$moat_word in create | run)
+    moat_action=$moat_word
+    set -- "$@" --no-new-keyring
+  esac
   moat_last=$moat_word
 done
-[ -z "$moat_create" ] || [ -z "$moat_bundle" ] ||
+[ "${0##*/}$moat_action" != runc-sharedcreate ] || [ -z "$moat_bundle" ] ||
   sed -i 's/{"type":"pid"[^}]*},//;s/,{"type":"pid"[^}]*}//
     s,"/sbin/docker-init"\\,"--","/sbin/docker-init"\\,"-s"\\,"--",' "$moat_bundle/config.json"
-exec runc "$@"
+exec "${0%/*}/runc-real" "$@"
 """
 
 CONTAINERD = """\
@@ -172,11 +199,13 @@ moat_fail() {
 
 moat_now() { read -r moat_time _ </proc/uptime; moat_time=${moat_time%%.*}; }
 
+moat_serve=$moat_dind/serve
 set -- --group "$moat_gid"
 [ "$moat_storage" = auto ] || set -- "$@" --storage-driver "$moat_storage"
 if [ "$moat_isolated" = 1 ]; then
   moat_prepare_gvisor
   moat_path=$moat_dind:$PATH
+  moat_serve="$moat_dind/calm $moat_dind/serve"
   set -- "$@" --iptables=false --ip6tables=false --mtu 65520 \\
     --default-network-opt bridge=com.docker.network.driver.mtu=65520 \\
     --add-runtime "moat=$moat_dind/runc-shared" --default-runtime moat
@@ -186,7 +215,7 @@ fi
 [ "$moat_cached" != 1 ] || [ "$moat_isolated" = 1 ] || moat_clear_cached
 
 export moat_isolated
-PATH=$moat_path setsid "$moat_dind/serve" "$@" </dev/null >>"$moat_log" 2>&1 &
+PATH=$moat_path setsid $moat_serve "$@" </dev/null >>"$moat_log" 2>&1 &
 moat_server=$!
 moat_now
 moat_end=$((moat_time + moat_ready_s))

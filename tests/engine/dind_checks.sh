@@ -21,6 +21,15 @@ check init 'docker run --rm --init $IMAGE echo reaped'
 check inner_privileged 'docker run --rm --privileged $IMAGE sh -c "mount -t tmpfs none /mnt && echo mounted"'
 check volume 'docker run --rm -v kept:/v $IMAGE sh -c "echo written >/v/file"; docker run --rm -v kept:/v $IMAGE cat /v/file'
 check bind 'echo bound >bound; docker run --rm -v /workspace:/src $IMAGE cat /src/bound'
+# Of Go's runtime, which runs its init process, runc's own included: SIGURG by tgkill(2).
+cat >signals.pl <<'PERL'
+$SIG{URG} = sub { $seen++ };
+syscall(`uname -m` =~ /x86_64/ ? 234 : 131, 0 + $$, 0 + $$, 23) == 0 or die;
+print "by tgkill: ", $seen + 0, "\n";
+kill URG => $$;
+print "by kill: ", $seen + 0, "\n";
+PERL
+check signals 'docker run --rm -v /workspace:/src $IMAGE perl /src/signals.pl'
 check serve 'docker network create private && docker run -d --name web --network private -p 8080:80 $IMAGE \
   perl -MIO::Socket::INET -e "$SERVER" && sleep 0.3'
 check names 'docker run --rm --network private $IMAGE bash -c "$GET" web 80'
@@ -60,6 +69,13 @@ check restart 'docker run -d --name gone $IMAGE sleep 1000 && killed=$(pidof doc
   docker run --rm --network private $IMAGE echo again && docker run --rm $IMAGE echo and again'
 check serve_again 'docker rm -f web && docker run -d --name web --network private -p 8080:80 $IMAGE \
   perl -MIO::Socket::INET -e "$SERVER"'
+# keyctl(KEYCTL_JOIN_SESSION_KEYRING): gVisor has room for 200 keys, and never takes one back.
+cat >keys.pl <<'PERL'
+$keyctl = `uname -m` =~ /x86_64/ ? 250 : 219;
+$answer = syscall($keyctl, 1, 0) for 1..250;
+print $answer < 0 ? "no more keys\n" : "";
+PERL
+check keys 'perl keys.pl; docker run --rm $IMAGE echo runs; docker run --rm --runtime runc $IMAGE echo runs too'
 touch out/done
 # The outside looks at the container and at its port meanwhile.
 limit=$((SECONDS + 60))

@@ -61,6 +61,9 @@ class FakeRun:
     async def connection(self, kind, address):
         return await self._connections.get(kind, address)
 
+    async def runtime(self):
+        return await self.connection(DockerRuntime, self.address)
+
     async def acquire(self, resource):
         self.acquired.append(resource)
         return await resource.create(self)

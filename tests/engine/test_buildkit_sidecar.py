@@ -11,8 +11,14 @@ import os
 import subprocess
 import time
 
+import anyio
 import pytest
+from docker_support import open_run
 from world import MOAT, REPO, World
+
+from moat_core.types import ImageSpec
+from moat_plugins.buildkit.client import BuildKit
+from moat_plugins.buildkit.images import build_image
 
 IMAGE = "moat-test/buildkitd"
 BUILD = r"""
@@ -193,5 +199,33 @@ def test_without_its_image_on_fails(tmp_path, engine):
     )
     assert done.returncode == 125
     assert "moat-test/there-is-none" in done.stderr
-    assert 'mode: "off"' in done.stderr
+    assert "`buildkit: off`" in done.stderr
     assert not World(tmp_path / "home", engine).wait_until_empty(10)
+
+
+async def test_moats_images_are_built_where_buildkit_host_says(engine, stand_in, tmp_path, monkeypatch):
+    """By a daemon that the engine knows nothing of; the image is loaded into the engine, and no file of it stays."""
+    command = ["--addr", "tcp://0.0.0.0:1234"]
+    started = subprocess.run(
+        ["docker", "run", "-d", "--privileged", "-v", "/var/lib/buildkit", stand_in, *command],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    container, tag = started.stdout.strip(), f"moat-test/elsewhere:{tmp_path.name.replace('_', '-')}"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    try:
+        address = f"tcp://{inspect(container)['NetworkSettings']['IPAddress']}:1234"
+        monkeypatch.setenv("BUILDKIT_HOST", address)
+        await BuildKit.wait_until_ready(address)
+        spec = ImageSpec("scratch", dockerfile="FROM scratch\nCOPY a /a\n", files={"a": b"content"}, tag=tag)
+        with anyio.fail_after(60):
+            async with open_run(engine, tmp_path) as run:
+                assert await build_image(run, spec, {"moat.test": "true"}) == tag
+        found = json.loads(subprocess.check_output(["docker", "image", "inspect", tag]))[0]
+        assert found["Config"]["Labels"] == {"moat.test": "true"}
+        assert [path.name for path in tmp_path.iterdir() if path.name != "locks"] == []
+        monkeypatch.setenv("BUILDKIT_HOST", "tcp://127.0.0.1:1")
+        async with open_run(engine, tmp_path) as run:
+            assert await build_image(run, spec, {}) is None
+    finally:
+        subprocess.run(["docker", "rm", "-f", "-v", container], check=False, capture_output=True)
+        subprocess.run(["docker", "image", "rm", "-f", tag], check=False, capture_output=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from types import SimpleNamespace
 
@@ -110,6 +112,26 @@ def test_in_gvisor_it_is_in_gvisor(dind):
     assert [(each.target, each.size_bytes) for each in spec.tmpfs] == [("/var/lib/buildkit", 5_000_000_000)]
     assert "nameserver 192.0.2.1" in spec.command[-1]
     assert "exec buildkitd --addr tcp://0.0.0.0:1234 --root /var/lib/buildkit" in spec.command[-1]
+
+
+def test_in_gvisor_its_containers_make_no_keyrings(dind, tmp_path):
+    """gVisor has room for 200 keys; what starts containers is told, whatever else is said to it."""
+    plan = dind().freeze()
+    for name in ("buildkit-runc", "runc"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nprintf "%s|" {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    script = make_spec(plan, DETAILS, "fox").command[-1].replace("/tmp/moat-tools", str(tmp_path / "tools"))
+    lines = script.splitlines()
+    prepared = lines[: 1 + next(number for number, line in enumerate(lines) if line.startswith("export PATH="))]
+
+    def called(*words):
+        script = "\n".join([*prepared, shlex.join(words)])
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        return subprocess.check_output(["/bin/sh", "-euc", script], env={"PATH": path}, text=True)
+
+    for name in ("buildkit-runc", "runc"):
+        assert called(name, "--log", "a b", "run", "/b", "run") == f"{name}|--log|a b|run|--no-new-keyring|/b|run|"
+        assert called(name, "delete", "x y") == f"{name}|delete|x y|"
 
 
 def test_without_gvisor_its_cache_is_kept(dind):

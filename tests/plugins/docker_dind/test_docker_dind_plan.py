@@ -11,7 +11,7 @@ from moat_core.errors import SandboxUnavailable
 from moat_core.runtime.base import OciRuntimes
 from moat_plugins import docker_dind, gvisor
 from moat_plugins.docker_dind.contribute import STEP
-from moat_plugins.docker_dind.engine import KEEP, RUNC, SERVE, START
+from moat_plugins.docker_dind.engine import CALM, KEEP, RUNC, SERVE, START
 from moat_plugins.docker_dind.gate import choose_runtime, pass_gate
 from moat_plugins.docker_dind.install import DEPENDENCY
 
@@ -185,6 +185,7 @@ def test_the_scripts_are_sh():
     """Every text that goes into the image is one that a POSIX shell can read."""
     for text in (DEPENDENCY.script, KEEP, RUNC, SERVE, START):
         subprocess.run(["dash", "-n"], input=text, text=True, check=True)
+    subprocess.run(["perl", "-c"], input=CALM, text=True, check=True)
     assert DEPENDENCY.implies == ("docker-cli",)
 
 
@@ -198,18 +199,23 @@ def test_the_scripts_are_sh():
     ],
 )  # fmt: skip
 def test_inner_containers_share_the_runs_processes(tmp_path, config, edited):
-    """The wrapper takes the PID namespace out of a real entry only, and only when a container is created."""
-    (tmp_path / "runc").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "runc").chmod(0o755)
-    (tmp_path / "wrapper").write_text(RUNC)
+    """The default runtime takes the PID namespace out of a real entry only, and only when a container is created."""
+    (tmp_path / "runc-real").write_text('#!/bin/sh\necho "$@"\n')
     path = tmp_path / "config.json"
-    for command, expected in (("start", config), ("create", edited)):
+    for name in ("runc-shared", "runc", "runc-real"):
+        if name != "runc-real":
+            (tmp_path / name).write_text(RUNC)
+        (tmp_path / name).chmod(0o755)
+    for name, command, keyless, expected in (
+        ("runc-shared", "start", "", config),
+        ("runc-shared", "create", " --no-new-keyring", edited),
+        ("runc", "create", " --no-new-keyring", config),
+        ("runc", "run", " --no-new-keyring", config),
+    ):
         path.write_text(config)
-        argv = ["sh", tmp_path / "wrapper", "--root", "/r", command, "--bundle", tmp_path, "abc"]
-        done = subprocess.run(
-            argv, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
-        )
-        assert done.stdout == f"--root /r {command} --bundle {tmp_path} abc\n"
+        argv = [tmp_path / name, "--root", "/r s", command, "--bundle", tmp_path, "abc"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert done.stdout == f"--root /r s {command}{keyless} --bundle {tmp_path} abc\n"
         assert path.read_text() == expected
 
 

@@ -77,7 +77,7 @@ async def _open(run: Run, details: Mapping[str, str | int], cache: str) -> None:
         address = await _start(run, details, cache)
     except (EngineError, ImageError, ServiceNotReady, SandboxUnavailable) as error:
         if details["mode"] != "auto":
-            error.hint = f'{error.hint}\nOr go without: `buildkit: off`.'.lstrip()
+            error.hint = f"{error.hint}\nOr go without: `buildkit: off`.".lstrip()
             raise
         message = f"The run's BuildKit is not there, the inner engine builds by itself: {error.message}"
         await run.warn(Problem(message, error.hint, "buildkit"))

@@ -8,6 +8,7 @@ import os
 import platform
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 import attrs
@@ -18,7 +19,7 @@ _FOLDER = 1 << 31
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 
 
-@attrs.frozen
+@attrs.define
 class Entry:
     """One file, folder or link.
 
@@ -33,7 +34,7 @@ class Entry:
     size: int = 0
     mtime_ns: int = 0
     linkname: bytes = b""
-    xattrs: Mapping[str, bytes] = attrs.field(factory=dict)
+    xattrs: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Source(Protocol):

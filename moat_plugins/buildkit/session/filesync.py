@@ -15,12 +15,11 @@ from urllib.parse import unquote_plus
 
 import anyio
 import anyio.to_thread
-import attrs
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from moat_plugins.buildkit.h2 import send_many
-from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat
+from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat, stat_packet
 
 if TYPE_CHECKING:
     from moat_plugins.buildkit.fs.source import Entry, Source
@@ -31,7 +30,7 @@ __all__ = ["methods"]
 _CHUNK = 512 * 1024
 _SMALL = 64 * 1024
 _BATCH_BYTES = 1024 * 1024
-_BATCH = 256
+_BATCH = 1024
 
 
 def methods(sources: Mapping[str, Source], fail: Callable[[str], None]) -> dict[str, Method]:
@@ -65,18 +64,12 @@ def _reason(group: BaseExceptionGroup[Any]) -> str:
     return str(error)
 
 
-@attrs.frozen
-class _Sent:
-    path: bytes
-    size: int
-
-
 class _Sending:
     """One call. Two tasks send, the walker and the reader of files; each message is sent whole."""
 
     def __init__(self, stream: Any, source: Source) -> None:
         self._stream, self._source = stream, source
-        self._sent: list[_Sent] = []
+        self._sent: list[Entry] = []
         self._wanted: asyncio.Queue[int | None] = asyncio.Queue()
         self._sending = anyio.Lock()
 
@@ -115,9 +108,9 @@ class _Sending:
         }
         entries = await anyio.to_thread.run_sync(lambda: iter(self._source.walk(**options)))
         while batch := await anyio.to_thread.run_sync(_take, entries):
-            self._sent += [_Sent(entry.path, entry.size) for entry in batch]
+            self._sent += [entry for entry, _ in batch]
             async with self._sending:
-                await send_many(self._stream, (Packet(type=PacketType.STAT, stat=_stat(entry)) for entry in batch))
+                await send_many(self._stream, [packet for _, packet in batch])
         async with self._sending:
             await self._stream.send_message(Packet(type=PacketType.STAT))
 
@@ -139,16 +132,16 @@ class _Sending:
                 if self._sent[number].size > _SMALL:
                     await self._send_large(number)
 
-    def _read_small(self, numbers: Sequence[int]) -> list[Packet]:
+    def _read_small(self, numbers: Sequence[int]) -> list[bytes]:
         packets = []
         for number in numbers:
             try:
                 with self._source.open(self._sent[number].path) as file:
                     while data := file.read(_CHUNK):
-                        packets.append(Packet(type=PacketType.DATA, id=number, data=data))
+                        packets.append(Packet(type=PacketType.DATA, id=number, data=data).encode())
             except FileNotFoundError:
                 pass  # gone since it was listed: an empty one, as the docker command has it
-            packets.append(Packet(type=PacketType.DATA, id=number))
+            packets.append(Packet(type=PacketType.DATA, id=number).encode())
         return packets
 
     async def _send_large(self, number: int) -> None:
@@ -172,11 +165,11 @@ def _values(metadata: Any, key: str) -> list[str]:
     return values
 
 
-def _take(entries: Iterator[Entry]) -> list[Entry]:
-    return list(islice(entries, _BATCH))
+def _take(entries: Iterator[Entry]) -> list[tuple[Entry, bytes]]:
+    return [(entry, _encode(entry)) for entry in islice(entries, _BATCH)]
 
 
-def _in_batches(numbers: Sequence[int], sent: Sequence[_Sent]) -> Iterator[list[int]]:
+def _in_batches(numbers: Sequence[int], sent: Sequence[Entry]) -> Iterator[list[int]]:
     some: list[int] = []
     size = 0
     for number in numbers:
@@ -189,12 +182,8 @@ def _in_batches(numbers: Sequence[int], sent: Sequence[_Sent]) -> Iterator[list[
         yield some
 
 
-def _stat(entry: Entry) -> Stat:
-    return Stat(
-        path=entry.path,
-        mode=entry.mode,
-        size=entry.size,
-        mod_time=entry.mtime_ns,
-        linkname=entry.linkname,
-        xattrs=entry.xattrs,
-    )
+def _encode(entry: Entry) -> bytes:
+    if not entry.xattrs:
+        return stat_packet(entry.path, entry.mode, entry.size, entry.mtime_ns, entry.linkname)
+    stat = Stat(entry.path, entry.mode, 0, 0, entry.size, entry.mtime_ns, entry.linkname, xattrs=entry.xattrs)
+    return Packet(type=PacketType.STAT, stat=stat).encode()

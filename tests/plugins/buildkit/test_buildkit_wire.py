@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moat_plugins.buildkit.wire import control, session
@@ -91,3 +91,20 @@ def test_malformed_is_refused(data):
     """Cut off, groups, endless numbers, a number where bytes belong."""
     with pytest.raises(WireError):
         control.BytesMessage.decode(data)
+
+
+@given(
+    path=st.binary(max_size=300),
+    mode=st.integers(0, (1 << 32) - 1),
+    size=st.integers(0, (1 << 63) - 1),
+    mod_time=st.integers(-(1 << 63), (1 << 63) - 1),
+    linkname=st.binary(max_size=300),
+)
+@example(path=b"a", mode=0o644, size=1 << 33, mod_time=1 << 56, linkname=b"")
+@example(path=b"a", mode=0o644, size=1 << 33, mod_time=(1 << 56) - 1, linkname=b"")
+@example(path=b"a", mode=0o644, size=1 << 33, mod_time=(1 << 63) - 1, linkname=b"")
+def test_a_stat_made_quickly_is_the_same(path, mode, size, mod_time, linkname):
+    """What is sent for each file of a context reads as the message that it stands for."""
+    stat = session.Stat(path=path, mode=mode, size=size, mod_time=mod_time, linkname=linkname)
+    made = session.stat_packet(path, mode, size, mod_time, linkname)
+    assert session.Packet.decode(made) == session.Packet(type=session.PacketType.STAT, stat=stat)

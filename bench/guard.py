@@ -1,9 +1,11 @@
-"""docker:host: (a) an exec through the guard against the engine's bare socket, (b) what the guard adds to a run's start."""
+"""Docker inside a run: an exec through the guard against the bare socket, and what each mode adds to a run's start."""
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
+from pathlib import Path
 
 import aiohttp
 from bare import Bare, connect
@@ -40,26 +42,26 @@ async def execs(moat, folder, bare, rounds):
 
 
 async def starts(moat, folder, rounds, sandbox):
-    """A run that does nothing, with the guard and with Docker's command line alone: the same image."""
+    """A run that does nothing, until it is ready: with Docker inside, and with Docker's command line alone."""
 
     async def one(dependency):
         started = time.perf_counter()
         async with moat.run(folder, sandbox=sandbox, dependencies=[dependency]):
             return time.perf_counter() - started
 
-    async def guarded():
-        return await one("docker:host")
-
-    async def plain():
-        return await one("docker-cli")
-
-    times = await alternate(rounds, moat=guarded, without=plain)
-    return [row(f"a run with docker:host, {'gVisor' if sandbox else 'runc'}", times, "without", limit=1.15)]
+    ways = {"moat": "docker:host", "dind": "docker:dind", "without": "docker-cli"}
+    times = await alternate(rounds, **{name: functools.partial(one, each) for name, each in ways.items()})
+    where = "gVisor" if sandbox else "runc"
+    return [
+        row(f"a run with docker:host, {where}", times, "without", limit=1.15),
+        row(f"a run with docker:dind, {where}", times, "without", "dind", limit=2.0 if sandbox else None),
+    ]
 
 
 async def measure(rounds):
     rows = []
     with tempfile.TemporaryDirectory(prefix="m") as home, tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "agent.yaml").write_text("buildkit: off\n")
         async with Moat(home=home) as moat, connect() as bare:
             rows += await execs(moat, folder, bare, rounds * 2)
             for sandbox in (False, True):

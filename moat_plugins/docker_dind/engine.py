@@ -18,14 +18,16 @@ What is special in gVisor was found with runsc 20240729 and Docker 26.1.5; docs/
 
 from __future__ import annotations
 
-__all__ = ["CALM", "CONTAINERD", "KEEP", "RUNC", "SERVE", "START"]
+__all__ = ["CALM", "CONTAINERD", "KEEP", "READY", "RUNC", "SERVE", "START"]
 
 CALM = """\
-#!/usr/bin/perl
-# calm COMMAND ARGUMENT...: runs it with a seccomp filter, which its children inherit: tgkill(2) of SIGURG does
-# nothing, and says that it succeeded. GODEBUG=asyncpreemptoff=1 would be enough, if runc passed it on to its init.
-use strict; use warnings; use Config;
-my ($arch, $tgkill, $prctl) = $Config{archname} =~ /^x86_64/ ? (0xC000003E, 234, 157) : (0xC00000B7, 131, 167);
+#!/usr/bin/perl -w
+# calm COMMAND ARGUMENT...: runs it in a session of its own, with a seccomp filter that its children inherit: tgkill(2)
+# of SIGURG does nothing, and says that it succeeded. GODEBUG=asyncpreemptoff=1 would do, if runc passed it on to its
+# init process.
+use strict; use Config;
+my ($arch, $tgkill, $prctl, $setsid) =
+  $Config{archname} =~ /^x86_64/ ? (0xC000003E, 234, 157, 112) : (0xC00000B7, 131, 167, 157);
 my @filter = (
   [0x20, 0, 0, 4], [0x15, 0, 5, $arch],    # another architecture's calls: allowed
   [0x20, 0, 0, 0], [0x15, 0, 3, $tgkill],  # another call
@@ -34,6 +36,7 @@ my @filter = (
 );
 my $filter = join '', map { pack 'SCCL', @$_ } @filter;
 my $program = pack 'S x6 P', scalar @filter, $filter;
+syscall($setsid);
 syscall($prctl, 22, 2, $program) == 0 or warn "moat: no seccomp filter: $!\\n";
 exec @ARGV;
 """
@@ -62,12 +65,16 @@ exec "${0%/*}/runc-real" "$@"
 """
 
 CONTAINERD = """\
+# Without what dockerd has no use for: it takes time to start.
 version = 2
 root = "/var/lib/docker/containerd/daemon"
 state = "/run/docker/containerd/daemon"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.transfer", "io.containerd.internal.v1.restart",
+  "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.overlayfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp", "io.containerd.transfer.v1.local",
 ]
 [grpc]
   address = "/run/docker/containerd/containerd.sock"
@@ -76,16 +83,16 @@ disabled_plugins = [
 SERVE = """\
 #!/bin/sh
 # serve ARGUMENT…: containerd and dockerd, each started again when it dies; dockerd once it has been ready, and five
-# times at the most. dockerd would start containerd by itself, and then wait a second for it.
+# times at the most. dockerd would start containerd by itself, and then wait a second for it; of a socket that is not
+# there yet it asks again every 10 ms.
 moat_socket=/run/docker/containerd/containerd.sock
-mkdir -p "${moat_socket%/*}"
+[ ! -S "$moat_socket" ] || rm -f "$moat_socket"
 while :; do
   containerd --log-level warn --config /usr/local/lib/moat/dind/containerd.toml
   echo "moat: containerd ended with exit code $?."
   sleep 1
 done &
 moat_containerd=$!
-until [ -S "$moat_socket" ]; do sleep 0.02; done
 moat_left=5
 while :; do
   dockerd --containerd "$moat_socket" "$@"
@@ -104,6 +111,38 @@ while :; do
 done
 kill $moat_containerd
 exit 1
+"""
+
+READY = """\
+#!/usr/bin/perl -w
+# ready PROCESS SECONDS LOG: waits until the engine answers. Ends with 3 when PROCESS has ended, with 4 when the time is
+# up. (`docker info` starts each plugin of the docker command, and the engine runc for its version: half a second.)
+use strict; use Socket;
+my ($process, $seconds, $log) = @ARGV;
+my $end = time + $seconds;
+$SIG{ALRM} = sub { die };
+my $is_there;
+until ($is_there) {
+  $is_there = eval {
+    alarm 5;
+    socket my $engine, AF_UNIX, SOCK_STREAM, 0 or die;
+    connect $engine, pack_sockaddr_un '/var/run/docker.sock' or die;
+    syswrite $engine, "GET /_ping HTTP/1.0\\r\\nHost: docker\\r\\n\\r\\n" or die;
+    <$engine> =~ m{^HTTP/1.. 200 };
+  };
+  alarm 0;
+  last if $is_there;
+  exit 4 if time >= $end;
+  open my $stat, '<', "/proc/$process/stat" or exit 3;
+  exit 3 if <$stat> =~ /\\) Z /;
+  select undef, undef, undef, 0.01;
+}
+open my $said, '<', $log or exit 0;
+for (<$said>) {
+  /msg="Docker daemon".* storage-driver=vfs/ or next;
+  print STDERR "moat: warning: the inner Docker engine stores images with vfs, which may take 15 times the space.\\n";
+  last;
+}
 """
 
 KEEP = """\
@@ -197,13 +236,13 @@ moat_fail() {
   exit 1
 }
 
-moat_now() { read -r moat_time _ </proc/uptime; moat_time=${moat_time%%.*}; }
-
-moat_serve=$moat_dind/serve
+moat_serve="setsid $moat_dind/serve"
+moat_rules=
 set -- --group "$moat_gid"
 [ "$moat_storage" = auto ] || set -- "$@" --storage-driver "$moat_storage"
 if [ "$moat_isolated" = 1 ]; then
-  moat_prepare_gvisor
+  moat_prepare_gvisor &
+  moat_rules=$!
   moat_path=$moat_dind:$PATH
   moat_serve="$moat_dind/calm $moat_dind/serve"
   set -- "$@" --iptables=false --ip6tables=false --mtu 65520 \\
@@ -215,17 +254,20 @@ fi
 [ "$moat_cached" != 1 ] || [ "$moat_isolated" = 1 ] || moat_clear_cached
 
 export moat_isolated
-PATH=$moat_path setsid $moat_serve "$@" </dev/null >>"$moat_log" 2>&1 &
+PATH=$moat_path $moat_serve "$@" </dev/null >>"$moat_log" 2>&1 &
 moat_server=$!
-moat_now
-moat_end=$((moat_time + moat_ready_s))
-moat_driver=
-until [ -S /var/run/docker.sock ] && moat_driver=$(timeout 5 docker info --format '{{.Driver}}' 2>/dev/null); do
-  kill -0 "$moat_server" 2>/dev/null || moat_fail 'ended'
-  moat_now
-  [ "$moat_time" -lt "$moat_end" ] || moat_fail "did not answer within $moat_ready_s s"
-  sleep 0.05
-done
+moat_code=0
+"$moat_dind/ready" "$moat_server" "$moat_ready_s" "$moat_log" || moat_code=$?
+case $moat_code in
+  0) ;;
+  4) moat_fail "did not answer within $moat_ready_s s" ;;
+  3) moat_fail 'ended' ;;
+  *) exit 1 ;;
+esac
+[ -z "$moat_rules" ] || wait "$moat_rules" || {
+  echo 'moat: the rules by which inner containers reach the world cannot be set.' >&2
+  exit 1
+}
 : >/run/moat-dind
 if [ "$moat_cached" = 1 ] && [ "$moat_isolated" = 1 ]; then
   moat_file=/var/lib/moat-docker/images.tar
@@ -236,6 +278,4 @@ if [ "$moat_cached" = 1 ] && [ "$moat_isolated" = 1 ]; then
   }
   setsid "$moat_dind/keep" "$moat_file" </dev/null >>"$moat_log" 2>&1 &
 fi
-[ "$moat_driver" != vfs ] ||
-  echo 'moat: warning: the inner Docker engine stores images with vfs, which may take 15 times the space.' >&2
 """

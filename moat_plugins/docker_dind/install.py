@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from moat_core.types import DependencyInfo
-from moat_plugins.docker_dind.engine import CALM, CONTAINERD, KEEP, RUNC, SERVE, START
+from moat_plugins.docker_dind.engine import CALM, CONTAINERD, KEEP, READY, RUNC, SERVE, START
 
 __all__ = ["DEPENDENCY", "FOLDER"]
 
@@ -14,7 +14,15 @@ FOLDER = "/usr/local/lib/moat/dind"
 """Where the texts are in the image. First on the engine's PATH in gVisor."""
 
 _END = "MOAT_END_OF_FILE"
-_FILES = {"calm": CALM, "containerd.toml": CONTAINERD, "keep": KEEP, "runc": RUNC, "serve": SERVE, "start": START}
+_FILES = {
+    "calm": CALM,
+    "containerd.toml": CONTAINERD,
+    "keep": KEEP,
+    "ready": READY,
+    "runc": RUNC,
+    "serve": SERVE,
+    "start": START,
+}
 
 # tini is the engine's `docker run --init`, procps its `docker top`, and iproute2 clears up after a
 # dockerd that died. gVisor knows iptables' older interface only.
@@ -26,7 +34,7 @@ moat_newer $moat_names
 moat_apt install -y --no-install-recommends iproute2 iptables procps runc tini
 rm -rf /var/lib/apt/lists/*
 [ -e /usr/bin/docker-init ] || ln -s tini-static /usr/bin/docker-init
-mkdir -p {FOLDER} /var/lib/docker
+mkdir -p {FOLDER} /run/docker/containerd /var/lib/docker
 ln -sf "$(command -v runc)" {FOLDER}/runc-real
 ln -sf runc {FOLDER}/runc-shared
 for moat_name in iptables ip6tables; do

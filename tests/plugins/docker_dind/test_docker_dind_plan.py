@@ -11,7 +11,7 @@ from moat_core.errors import SandboxUnavailable
 from moat_core.runtime.base import OciRuntimes
 from moat_plugins import docker_dind, gvisor
 from moat_plugins.docker_dind.contribute import STEP
-from moat_plugins.docker_dind.engine import CALM, KEEP, RUNC, SERVE, START
+from moat_plugins.docker_dind.engine import CALM, KEEP, READY, RUNC, SERVE, START
 from moat_plugins.docker_dind.gate import choose_runtime, pass_gate
 from moat_plugins.docker_dind.install import DEPENDENCY
 
@@ -185,7 +185,8 @@ def test_the_scripts_are_sh():
     """Every text that goes into the image is one that a POSIX shell can read."""
     for text in (DEPENDENCY.script, KEEP, RUNC, SERVE, START):
         subprocess.run(["dash", "-n"], input=text, text=True, check=True)
-    subprocess.run(["perl", "-c"], input=CALM, text=True, check=True)
+    for text in (CALM, READY):
+        subprocess.run(["perl", "-c"], input=text, text=True, check=True)
     assert DEPENDENCY.implies == ("docker-cli",)
 
 

@@ -2,8 +2,8 @@
 
 With ``docker:dind`` a BuildKit comes in a container beside the run's.
 
-Phases: startup (config), plan (the sidecar), open (build the run's image; start the sidecar). Nothing heavy is
-imported until an image is to be built.
+Phases: startup (config), plan (the sidecar), open (its cache; build the run's image; start the sidecar). Nothing heavy
+is imported until an image is to be built.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ def moat_add_to_plan(config: Config, plan: PlanBuilder) -> None:
         from moat_plugins.buildkit.contribute import add_to_plan
 
         add_to_plan(config, plan)
+
+
+@hookimpl
+def moat_open_run(run: Run) -> AbstractAsyncContextManager[None] | None:
+    """Hold the sidecar's cache, of which one run of a name has the use."""
+    if "buildkit" not in run.plan.details:
+        return None
+    from moat_plugins.buildkit.cache import hold_kept
+
+    return hold_kept(run)
 
 
 @hookimpl

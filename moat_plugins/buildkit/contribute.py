@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from moat_core.types import Volume
+from moat_plugins.buildkit.cache import FOLDER, VOLUME
 from moat_plugins.buildkit.config import BuildKitConfig
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ HOST = "buildkit"
 PORT = 1234
 STEP = "buildkit"
 _ORDER = 55
-_FOLDER = "/usr/local/lib/moat/buildx"
+_BUILDX = "/usr/local/lib/moat/buildx"
 
 # What `docker buildx create --driver remote` would write, which takes half a second in gVisor. buildx 0.13.
 _INSTANCE = (
@@ -41,13 +43,19 @@ case $moat_first in
   buildx | image | builder) case ${2:-} in build | b) moat_skip=2 ;; esac ;;
 esac
 [ $moat_skip != 0 ] && [ "$BUILDX_BUILDER" = moat ] || exec @docker@ "$@"
+moat_cache=@cache@
 for moat_word; do
   case $moat_word in
+    --cache-*) moat_cache= ;;
     -o | -o* | --output | --output=* | --push | --push=* | --load | --load=* | --builder | --builder=* | \\
     --call | --call=* | --print | --print=* | --help | -h) exec @docker@ "$@" ;;
   esac
 done
 shift $moat_skip
+if [ -n "$moat_cache" ] && [ -w "$moat_cache" ]; then
+  [ ! -e "$moat_cache/index.json" ] || set -- --cache-from "type=local,src=$moat_cache" "$@"
+  set -- --cache-to "type=local,dest=$moat_cache,mode=max" "$@"
+fi
 exec @docker@ buildx build --load "$@"
 """
 
@@ -62,9 +70,14 @@ if [ -n "$moat_found" ]; then
   printf '%s' {instance} >{folder}/instances/moat
   chown -R {owner} {folder}
   moat_docker=$(command -v docker)
-  sed "s,@docker@,$moat_docker,;s,@folder@,{folder}," >/usr/local/bin/docker <<'MOAT_END_OF_FILE'
+  sed "s,@docker@,$moat_docker,;s,@folder@,{folder},;s,@cache@,{cache}," >/usr/local/bin/docker <<'MOAT_END_OF_FILE'
 {docker}MOAT_END_OF_FILE
   chmod 755 /usr/local/bin/docker
+fi
+if [ -d "{cache}" ]; then
+  chown {owner} {cache}
+  moat_kib=$(du -sk {cache})
+  [ "${{moat_kib%%[!0-9]*}}" -le {limit_kib} ] || rm -rf {cache}/*
 fi
 """
 
@@ -80,16 +93,27 @@ def add_to_plan(config: Config, plan: PlanBuilder) -> None:
     for key in ("NO_PROXY", "no_proxy"):
         if (value := plan.get_env(key)) is not None:
             plan.set_env(key, f"{value},{HOST}")
-    plan.add_init_step(STEP, make_step(plan.user), order=_ORDER)
+    if plan.sandboxed:
+        plan.add_volume(Volume(VOLUME, FOLDER, cache=plan.name))
+    cache = FOLDER if plan.sandboxed else ""
+    plan.add_init_step(STEP, make_step(plan.user, cache, section.cache_limit), order=_ORDER)
     plan.note(f"a BuildKit beside it ({section.image})")
 
 
-def make_step(user: User) -> str:
-    """Return the init step that makes the sidecar the builder that `docker build` takes."""
+def make_step(user: User, cache: str, limit: int) -> str:
+    """Return the init step that makes the sidecar the builder that `docker build` takes.
+
+    Args:
+        user: Who builds.
+        cache: The folder that builds leave their cache in, or ``""``.
+        limit: How much it may hold, in bytes; with more it is emptied, since nothing tells what of it is old.
+    """
     return _STEP.format(
         host=HOST,
-        folder=_FOLDER,
+        folder=_BUILDX,
         instance=shlex.quote(_INSTANCE % (HOST, PORT)),
         owner=f"{user.uid}:{user.gid}",
         docker=_DOCKER,
+        cache=cache,
+        limit_kib=limit // 1024,
     )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from moat_core.errors import EngineError, ImageError, SandboxUnavailable, ServiceNotReady
 from moat_core.plan import PROXY_ARGS, TRUST_ENV, trust_script
 from moat_core.runtime.facets import SidecarSpec
-from moat_core.runtime.locks import hold_cache
 from moat_core.types import Problem, Tmpfs, Volume
+from moat_plugins.buildkit.cache import VOLUME, IsKept
 from moat_plugins.buildkit.contribute import HOST, PORT
 
 if TYPE_CHECKING:
@@ -64,17 +64,8 @@ async def open_sidecar(run: Run) -> AsyncIterator[None]:
         ServiceNotReady: Its API did not answer in time.
     """
     details = run.plan.details["buildkit"]
-    with hold_cache(run.locks, "buildkit", run.name) as is_ours:
-        await _open(run, details, run.name if is_ours else "")
-        yield
-
-
-async def _open(run: Run, details: Mapping[str, str | int], cache: str) -> None:
-    if not cache and not run.plan.sandboxed:
-        message = f"Another run of {run.name} uses its BuildKit cache; this one starts with an empty one."
-        await run.warn(Problem(message, "Give runs at the same time different names.", "buildkit"))
     try:
-        address = await _start(run, details, cache)
+        address = await _start(run, details, run.name if run.get(IsKept).here else "")
     except (EngineError, ImageError, ServiceNotReady, SandboxUnavailable) as error:
         if details["mode"] != "auto":
             error.hint = f"{error.hint}\nOr go without: `buildkit: off`.".lstrip()
@@ -83,6 +74,7 @@ async def _open(run: Run, details: Mapping[str, str | int], cache: str) -> None:
         await run.warn(Problem(message, error.hint, "buildkit"))
     else:
         run.add_host(HOST, address)
+    yield
 
 
 def make_spec(plan: Plan, details: Mapping[str, str | int], cache: str = "") -> SidecarSpec:
@@ -91,7 +83,7 @@ def make_spec(plan: Plan, details: Mapping[str, str | int], cache: str = "") -> 
     Args:
         plan: The run's; its OCI runtime is the sidecar's, too.
         details: What `moat_plugins.buildkit.contribute` left in it.
-        cache: What its files are kept for across runs, see `Volume`; in gVisor they are not.
+        cache: What its files are kept for across runs, see `Volume`; in gVisor they are not, but see `cache`.
     """
     isolated = plan.sandboxed
     limit = str(int(details["cache_limit"]) // _MB)
@@ -107,7 +99,7 @@ def make_spec(plan: Plan, details: Mapping[str, str | int], cache: str = "") -> 
         oci_runtime=plan.oci_runtime,
         privileged="" if isolated else WHY,
         capabilities={"ALL": f"{WHY}; in gVisor, that is gVisor's own kernel"} if isolated else {},
-        volumes=() if isolated else (Volume("buildkit", _ROOT, cache=cache),),
+        volumes=() if isolated else (Volume(VOLUME, _ROOT, cache=cache),),
         tmpfs=(Tmpfs(_ROOT, int(details["cache_limit"]), ("exec",)),) if isolated else (),
         dns=plan.dns,
     )

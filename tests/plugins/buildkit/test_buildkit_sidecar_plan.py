@@ -16,6 +16,7 @@ from moat_core.runtime.locks import hold_cache
 from moat_core.types import Output
 from moat_plugins import buildkit, gvisor
 from moat_plugins.buildkit import sidecar as sidecar_module
+from moat_plugins.buildkit.cache import FOLDER, IsKept, hold_kept
 from moat_plugins.buildkit.config import DEFAULT_IMAGE
 from moat_plugins.buildkit.contribute import STEP
 from moat_plugins.buildkit.sidecar import make_spec, open_sidecar
@@ -65,6 +66,17 @@ class FakeRun:
     def __init__(self, plan, locks, sidecars):
         self.plan, self.locks, self.name = plan, locks, plan.name
         self.sidecars, self.hosts, self.warned = sidecars, {}, []
+        self.kept = IsKept(here=True)
+
+    def get(self, kind):
+        assert kind is IsKept
+        return self.kept
+
+    def provide(self, value):
+        self.kept = value
+
+    def replace_plan(self, plan):
+        self.plan = plan
 
     async def runtime(self):
         return self
@@ -194,6 +206,7 @@ def wrapped(dind, tmp_path):
     real.chmod(0o755)
     script = script.replace("/etc/hosts", f"{tmp_path}/hosts").replace("/usr/local/bin", f"{tmp_path}")
     script = script.replace("/usr/local/lib/moat", f"{tmp_path}/lib").replace("chown", ": chown")
+    script = script.replace(FOLDER, f"{tmp_path}/kept")
     env = {"PATH": f"{real.parent}:/usr/bin:/bin"}
     subprocess.run(["sh", "-euc", script], env=env, check=True)
 
@@ -228,3 +241,37 @@ def test_plain_builds_put_the_image_into_the_engine(wrapped, argv, called):
 def test_another_builder_is_left_alone(wrapped):
     """Who has chosen a builder of his own is not second-guessed."""
     assert wrapped("build", ".", BUILDX_BUILDER="mine") == "mine: build ."
+
+
+def test_in_gvisor_builds_leave_their_cache_behind(wrapped, tmp_path):
+    """They hand it out, and take what is there; unless they were told of another one, or it cannot be written."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    out, back = f"--cache-to type=local,dest={kept},mode=max", f"--cache-from type=local,src={kept}"
+    assert wrapped("build", ".") == f"moat: buildx build --load {out} ."
+    (kept / "index.json").touch()
+    assert wrapped("build", ".") == f"moat: buildx build --load {out} {back} ."
+    assert wrapped("build", "--cache-from", "x", ".") == "moat: buildx build --load --cache-from x ."
+
+
+def test_in_gvisor_the_cache_is_bounded(dind, tmp_path):
+    """With more than its limit in it, it is emptied when the next run starts, and not before."""
+    (script,) = (step.script for step in dind("buildkit: {cache_limit: 64m}").freeze().init_steps if step.name == STEP)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    script = script.replace(FOLDER, str(kept)).replace("chown", ": chown")
+    for size, left in ((63, True), (65, False)):
+        (kept / "blob").write_bytes(bytes(size * 1024 * 1024))
+        subprocess.run(["sh", "-euc", script], check=True)
+        assert (kept / "blob").exists() is left
+
+
+async def test_a_second_run_of_the_name_has_no_cache(dind, tmp_path):
+    """It is told so; in gVisor its own volume goes with it."""
+    plan = dind().freeze()
+    first, second = FakeRun(plan, tmp_path, None), FakeRun(plan, tmp_path, None)
+    async with hold_kept(first), hold_kept(second):
+        assert [volume.cache for volume in first.plan.volumes] == [plan.name]
+        assert [volume.cache for volume in second.plan.volumes] == [""]
+        assert (first.kept.here, second.kept.here) == (True, False)
+    assert (first.warned, len(second.warned)) == ([], 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from world import MOAT, World
+from world import BUILDKIT_IMAGE, MOAT, REPO, World
 
 
 def pytest_collection_modifyitems(items):
@@ -24,6 +25,17 @@ def engine():
     if answer.returncode != 0 or not json.loads(answer.stdout or "{}").get("Server"):
         pytest.fail(f'No engine answers; start one: eval "$(scripts/engine env)". {answer.stderr}')
     return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+
+@pytest.fixture(scope="session")
+def stand_in(engine, tmp_path_factory):
+    """The stand-in for buildkitd, made once by whoever comes first."""
+    with (tmp_path_factory.getbasetemp().parent / "buildkit-image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(
+            [REPO / "scripts/engine", "buildkit-image"], check=True, env={**os.environ, "DOCKER_HOST": engine}
+        )
+    return BUILDKIT_IMAGE
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ Its image is the stand-in that ``scripts/engine buildkit-image`` makes: Moby's B
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -14,14 +13,13 @@ import time
 import anyio
 import pytest
 from docker_support import open_run
-from world import MOAT, REPO, World
+from world import BUILDKIT_IMAGE, MOAT, World, remove_volumes
 
 from moat_core.types import ImageSpec
 from moat_plugins.buildkit.cache import FOLDER
 from moat_plugins.buildkit.client import BuildKit
 from moat_plugins.buildkit.images import build_image
 
-IMAGE = "moat-test/buildkitd"
 BUILD = r"""
 cd /workspace
 mkdir -p out context
@@ -42,21 +40,10 @@ until [ -e go-on ] || [ $SECONDS -ge $limit ]; do sleep 0.1; done
 """
 
 
-@pytest.fixture(scope="module")
-def stand_in(engine, tmp_path_factory):
-    """The stand-in for buildkitd, made once by whoever comes first."""
-    with (tmp_path_factory.getbasetemp().parent / "buildkit-image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(
-            [REPO / "scripts/engine", "buildkit-image"], check=True, env={**os.environ, "DOCKER_HOST": engine}
-        )
-    return IMAGE
-
-
 class Run:
     """A run of `BUILD`, and what the engine said of its sidecar meanwhile."""
 
-    def __init__(self, folder, home, engine, sandbox, *, image=IMAGE, mode="on"):
+    def __init__(self, folder, home, engine, sandbox, *, image=BUILDKIT_IMAGE, mode="on"):
         self.folder, self.said = folder, ""
         folder.mkdir(exist_ok=True)
         (folder / "agent.yaml").write_text(
@@ -109,12 +96,15 @@ def built(request, tmp_path_factory, engine, stand_in):
     folder, home = tmp_path_factory.mktemp("workspace"), tmp_path_factory.mktemp("home")
     run = Run(folder / "first", home, engine, request.param, image=stand_in)
     run.sandboxed, run.home = request.param == "--sandbox", home
-    yield run
-    for name in subprocess.run(
-        ["docker", "volume", "ls", "-q", "--filter", f"name=built-{request.param.strip('-')}-buildkit"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split():  # fmt: skip
-        subprocess.run(["docker", "volume", "rm", name], capture_output=True, check=False)
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_caches(engine):
+    """What is kept for the agents of these tests goes with them."""
+    yield
+    for name in ("built-sandbox", "built-no-sandbox", "without-sidecar"):
+        remove_volumes(f"{name}-buildkit")
 
 
 def test_it_has_nothing_of_the_hosts(built):
@@ -187,7 +177,7 @@ def test_without_its_image_on_fails(tmp_path, engine):
     folder = tmp_path / "workspace"
     folder.mkdir()
     (folder / "agent.yaml").write_text(
-        "dependencies: [docker:dind]\nbuildkit: {image: moat-test/there-is-none}\ndocker: {pull: never}\n"
+        "name: without-sidecar\ndependencies: [docker:dind]\nbuildkit: {image: moat-test/there-is-none}\ndocker: {pull: never}\n"
     )
     environ = {**os.environ, "MOAT_HOME": str(tmp_path / "home"), "DOCKER_HOST": engine}
     done = subprocess.run(

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Owner, Place
-from world import World
+from world import World, remove_volumes
 
 WITHIN_S = 5.0
 AT_ONCE = 2
@@ -70,7 +70,7 @@ DOCKER = {
 @pytest.mark.slow
 @pytest.mark.parametrize("dependency", DOCKER)
 def test_killed_with_docker_inside_nothing_is_left(place, dependency):
-    """Guard, inner engine, sidecar, caches' locks, and what the run made on the host's engine, all in gVisor."""
+    """Guard, inner engine, caches' locks, and what the run made on the host's engine, all in gVisor."""
     owner = Owner("moat run", (*MOAT, "run", "--", "sh", "-c", DOCKER[dependency]))
     config = f'dependencies: ["{dependency}"]\nbuildkit: off\n'
 
@@ -90,6 +90,34 @@ def test_killed_with_docker_inside_nothing_is_left(place, dependency):
     with ThreadPoolExecutor(AT_ONCE) as pool:
         left = [result for result in pool.map(dies, range(1, len(steps) + 1)) if result[2]]
     assert not left
+
+
+@pytest.mark.slow
+def test_killed_with_a_sidecar_nothing_is_left(place, stand_in):
+    """A BuildKit beside the run, in gVisor; what comes before it has been tested with an engine alone."""
+    owner = Owner("moat run", (*MOAT, "run", "--", "true"))
+    config = f"name: chaos-sidecar\ndependencies: ['docker:dind']\nbuildkit: {{image: {stand_in}}}\n"
+
+    def make(name):
+        here = place(name, sandbox=True)
+        (here.folder / "workspace/agent.yaml").write_text(config)
+        return here
+
+    try:
+        steps = make("alive").live(owner)
+        containers = [number for number, step in enumerate(steps, 1) if step == "intent docker.container"]
+        assert len(containers) == 2
+
+        def dies(at):
+            here = make(f"step-{at}")
+            here.die(owner, at)
+            return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            left = [result for result in pool.map(dies, range(containers[0], len(steps) + 1)) if result[2]]
+        assert not left
+    finally:
+        remove_volumes("chaos-sidecar-buildkit")
 
 
 @pytest.mark.slow

@@ -10,7 +10,16 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
+BUILDKIT_IMAGE = "moat-test/buildkitd"
+"""The stand-in for buildkitd, see `conftest.stand_in`."""
 MOAT = [sys.executable, "-m", "moat_core.cli"]
+
+
+def remove_volumes(name):
+    """Remove what is kept on purpose: the volumes with NAME in theirs."""
+    listing = ["docker", "volume", "ls", "-q", "--filter", f"name={name}"]
+    for volume in subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split():
+        subprocess.run(["docker", "volume", "rm", volume], capture_output=True, check=True)
 
 
 class World:

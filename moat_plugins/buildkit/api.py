@@ -1,6 +1,6 @@
 """The client's public names, in one place: ``from moat_plugins.buildkit.api import BuildKit``."""
 
-from moat_plugins.buildkit.client import BuildKit, BuildResult, Cache, Output
+from moat_plugins.buildkit.client import BuildKit, BuildResult, Cache
 from moat_plugins.buildkit.errors import (
     BuildCancelled,
     BuildError,
@@ -13,6 +13,7 @@ from moat_plugins.buildkit.errors import (
     SourceRange,
 )
 from moat_plugins.buildkit.fs.source import DiskSource, MemorySource, Source
+from moat_plugins.buildkit.outputs import Output
 from moat_plugins.buildkit.progress import BuildEvent, StepChanged, StepOutput, StepProgress, StepWarning
 
 __all__ = [

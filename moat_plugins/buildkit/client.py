@@ -22,6 +22,7 @@ from moat_plugins.buildkit.dial import Connect, Endpoint, find_endpoint
 from moat_plugins.buildkit.errors import BuildKitUnavailable
 from moat_plugins.buildkit.fs.source import DiskSource, MemorySource, Source
 from moat_plugins.buildkit.h2 import BuildKitChannel, isolated
+from moat_plugins.buildkit.outputs import Output, default_outputs, open_targets
 from moat_plugins.buildkit.session import auth, filesend, filesync, health, secrets, ssh
 from moat_plugins.buildkit.session.core import Session
 from moat_plugins.buildkit.solve import OnEvent, solve
@@ -32,27 +33,11 @@ if TYPE_CHECKING:
     from moat_plugins.buildkit.session.filesend import Sink
     from moat_plugins.buildkit.session.secrets import Secret
 
-__all__ = ["BuildKit", "BuildResult", "Cache", "Output"]
+__all__ = ["BuildKit", "BuildResult", "Cache"]
 
 _CONTROL = "/moby.buildkit.v1.Control/"
 _TIMEOUT_S = 30.0
 _FIRST_S, _MOST_S = 0.1, 2.0
-
-
-@attrs.frozen
-class Output:
-    """What becomes of a result.
-
-    Args:
-        type: ``moby`` (a Docker engine's own images), ``image`` (a daemon's), ``docker`` and ``oci`` (archives),
-            ``tar``, ``local`` (files). Which there are depends on the daemon.
-        to: The folder of a ``local`` export; the file, or a function that is given its pieces, of an archive.
-        attrs: Further attributes of the exporter.
-    """
-
-    type: str
-    to: Path | Sink | None = None
-    attrs: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -181,8 +166,8 @@ class BuildKit:
         )  # fmt: skip
         frontend |= attributes or {}
         entitlements = [*entitlements, *(["network.host"] if network == "host" else [])]
-        wanted = list(outputs) if outputs is not None else _default_outputs(self.endpoint)
-        async with _targets(wanted) as targets:
+        wanted = list(outputs) if outputs is not None else default_outputs(self.endpoint)
+        async with open_targets(wanted) as targets:
             session = self._make_session(sources, targets, secrets, ssh, credentials)
             request = _make_request(frontend, wanted, tags, entitlements, (cache_from, cache_to))
             response = await solve(self._channel, session, request, on_event)
@@ -332,7 +317,7 @@ def _make_request(
     caches: tuple[Sequence[Cache], Sequence[Cache]],
 ) -> control.SolveRequest:
     imports, exports = ([control.CacheOptionsEntry(each.type, each.attrs) for each in some] for some in caches)
-    exporters = [control.Exporter(each.type, _named(each, tags)) for each in outputs]
+    exporters = [control.Exporter(each.type, each.named(tags)) for each in outputs]
     first = exporters[0] if exporters else control.Exporter()
     return control.SolveRequest(
         frontend="dockerfile.v0",
@@ -343,46 +328,3 @@ def _make_request(
         exporter_deprecated=first.type,
         exporter_attrs_deprecated=first.attrs,
     )
-
-
-def _default_outputs(endpoint: Endpoint) -> list[Output]:
-    return [Output("moby")] if endpoint.is_engine else []
-
-
-def _named(output: Output, tags: Sequence[str]) -> dict[str, str]:
-    named = {"name": ",".join(tags)} if tags and output.type in {"moby", "image", "docker", "oci"} else {}
-    return named | dict(output.attrs)
-
-
-@asynccontextmanager
-async def _targets(outputs: Sequence[Output]) -> AsyncIterator[dict[str, Sink | Path]]:
-    """Yield what takes each output, by its number; an archive's file is complete or not there."""
-    targets: dict[str, Sink | Path] = {}
-    files: list[tuple[Any, Path, Path]] = []
-    try:
-        for number, output in enumerate(outputs):
-            if output.to is None:
-                continue
-            if output.type == "local" or not isinstance(output.to, Path):
-                targets[str(number)] = output.to
-                continue
-            part = output.to.with_name(output.to.name + ".part")
-            file = await anyio.open_file(part, "wb")
-            files.append((file, part, output.to))
-            targets[str(number)] = _sink_of(file)
-        yield targets
-        for file, part, path in files:
-            await file.aclose()
-            await anyio.Path(part).rename(path)
-    finally:
-        with anyio.CancelScope(shield=True):
-            for file, part, _ in files:
-                await file.aclose()
-                await anyio.Path(part).unlink(missing_ok=True)
-
-
-def _sink_of(file: Any) -> Sink:
-    async def sink(data: bytes) -> None:
-        await file.write(data)
-
-    return sink

@@ -109,7 +109,7 @@ class _Details:
 
 
 def read_error(
-    status: int, message: str, details: Iterable[Any] | None, *, vertices: Any = None, session_lost: str = ""
+    status: int, message: str, details: Iterable[Any] | None, *, vertices: Any = None, ours: BuildError | None = None
 ) -> BuildError:
     """Make the error of a failed Solve.
 
@@ -118,24 +118,25 @@ def read_error(
         message: For people.
         details: ``google.protobuf.Any`` messages, their values JSON.
         vertices: Digest -> name and log tail, from `progress`; whatever has ``name_of`` and ``tail_of``.
-        session_lost: Why, if our side of the session failed: that is then the reason.
+        ours: Why, if our side of the session failed: that is then the reason.
     """
     found = _read(details or ())
     name = vertices.name_of(found.digest) if vertices is not None else ""
     tail = vertices.tail_of(found.digest) if vertices is not None else ()
     text = _clean(message)
     kind: type[BuildError] = BuildError
-    if status == _CANCELLED:
+    if ours is not None:
+        kind, text = type(ours), ours.message
+    elif status == _CANCELLED:
         kind = BuildCancelled
-    elif "error from sender" in text or session_lost:
+    elif "error from sender" in text:
         kind = ContextError
-        text = session_lost or text
     elif status == _UNAVAILABLE:
         kind = SessionLost
     elif found.exit_code is not None:
         kind = RunFailed
         text = f"`{_command_of(name) or 'RUN'}` ended with exit code {found.exit_code}."
-    elif "exporter" in text or "exporting" in text:
+    elif any(word in text for word in ("exporter", "exporting", "failed to push")):
         kind = ExportError
     elif found.ranges:
         kind = DockerfileError

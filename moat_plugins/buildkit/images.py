@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from moat_plugins.buildkit.client import BuildKit, Output
+from moat_plugins.buildkit.client import BuildKit
 from moat_plugins.buildkit.errors import BuildKitUnavailable
 from moat_plugins.buildkit.fs.source import MemorySource
+from moat_plugins.buildkit.outputs import Output
 from moat_plugins.buildkit.progress import BuildEvent, StepChanged, StepOutput
 from moat_plugins.buildkit.upload import load_image
 

@@ -111,16 +111,17 @@ class _Work:
                     await waiting
 
     def _explain(self, error: Exception) -> Exception:
+        ours = self.session.failure
+        if ours is not None and not isinstance(ours, BuildError):
+            return ours
+        known = _Known(self.progress)
         if isinstance(error, GRPCError):
-            return read_error(
-                error.status.value, error.message or "no reason given", error.details,
-                vertices=_Known(self.progress), session_lost=self.session.failure,
-            )  # fmt: skip
+            message = error.message or "no reason given"
+            return read_error(error.status.value, message, error.details, vertices=known, ours=ours)
         if isinstance(error, StreamTerminatedError | OSError):
-            if self.session.failure:
-                return read_error(_UNAVAILABLE, self.session.failure, (), session_lost=self.session.failure)
+            if ours is not None:
+                return read_error(_UNAVAILABLE, "", (), vertices=known, ours=ours)
             return SessionLost(f"The build failed: the connection to the daemon ended ({error}).")
-        assert isinstance(error, BuildError) or error is not None
         return error
 
 

@@ -52,6 +52,8 @@ def add_to_plan(config: Config, plan: PlanBuilder) -> None:
         make_step(section, plan.user, plan.name, proxies, isolated=plan.sandboxed),
         order=_ORDER,
     )
+    # All that is inside goes with the run: nothing has to be cleaned up by testcontainers' Ryuk.
+    plan.set_env("TESTCONTAINERS_RYUK_DISABLED", "true")
     plan.note("a Docker engine of the run's own")
 
 

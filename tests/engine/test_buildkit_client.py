@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import anyio
 import pytest
@@ -215,6 +216,45 @@ def test_a_runs_image_is_built_with_it(moat, workspace, monkeypatch, disabled):
     assert failed.returncode == 125
     assert failed.stderr.decode().count(f"{mark} oh no") >= 1
     assert b"Traceback" not in failed.stderr
+
+
+OUTPUTS = {
+    "nowhere": ([Output("local")], "needs a folder"),
+    "one nowhere": ([Output("tar"), Output("tar", Path("a"))], "needs a file"),
+    "a function for a folder": ([Output("local", print)], "needs a folder"),
+    "the same file": ([Output("tar", Path("a")), Output("docker", Path("a"))], "Two outputs go to"),
+    "a folder": ([Output("tar", Path("/tmp"))], "is a folder"),
+    "no such folder": ([Output("tar", Path("/nowhere/a"))], "No such file"),
+    "not an archive": ([Output("oci", Path("a"), {"tar": "false"})], "leave out tar=false"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "words"), OUTPUTS.values(), ids=OUTPUTS)
+async def test_outputs_that_cannot_be_are_refused_at_once(buildkit, tmp_path, monkeypatch, outputs, words):
+    """Before anything is built, which would end nowhere, in a garbled file, or never."""
+    monkeypatch.chdir(tmp_path)
+    with anyio.fail_after(2), pytest.raises(ExportError, match=words):
+        await buildkit.build({"a": b""}, dockerfile_text="FROM scratch\nCOPY a /\n", outputs=outputs)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_a_sink_raises_is_raised(buildkit):
+    """As it is, not as an error of the daemon's."""
+
+    async def sink(data):
+        raise RuntimeError(f"no room for {len(data) > 0}")
+
+    with anyio.fail_after(20), pytest.raises(RuntimeError, match="no room for True"):
+        await buildkit.build({"a": b""}, dockerfile_text="FROM scratch\nCOPY a /\n", outputs=[Output("tar", sink)])
+
+
+async def test_a_result_that_cannot_be_written_is_an_export_error(buildkit, tmp_path):
+    """And no error of the context; a path may be text."""
+    (tmp_path / "out/a/in the way").mkdir(parents=True)
+    with anyio.fail_after(20), pytest.raises(ExportError, match="cannot be written"):
+        await buildkit.build(
+            {"a": b""}, dockerfile_text="FROM scratch\nCOPY a /\n", outputs=[Output("local", str(tmp_path / "out"))]
+        )
 
 
 def test_the_pages_program_builds(engine, tmp_path):

@@ -43,12 +43,12 @@ class Session:
     def __init__(self, methods: Mapping[str, Method], *, shared_key: str, name: str = "moat") -> None:
         self.id = secrets.token_hex(12) + "m"
         self.lost = anyio.Event()
-        self.failure = ""
+        self.failure: Exception | None = None
         self._methods, self._shared_key, self._name = methods, shared_key, name
 
-    def fail(self, reason: str) -> None:
+    def fail(self, error: Exception) -> None:
         """Remember why our side could not serve: the daemon's own words for it are poor."""
-        self.failure = self.failure or reason
+        self.failure = self.failure or error
 
     @asynccontextmanager
     async def opened(self, channel: BuildKitChannel) -> AsyncIterator[None]:

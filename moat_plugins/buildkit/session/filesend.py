@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import attrs
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from moat_plugins.buildkit.errors import ExportError
 from moat_plugins.buildkit.wire.codec import Message
 from moat_plugins.buildkit.wire.control import BytesMessage
 from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat
@@ -49,14 +50,21 @@ class _Raw(Message):
         return cls(data)
 
 
-def methods(targets: Mapping[str, Sink | Path], fail: Callable[[str], None]) -> dict[str, Method]:
-    """Return the service for TARGETS: the exporter's number -> a sink for its archive, or a folder for its files."""
+def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None]) -> dict[str, Method]:
+    """Return the service for TARGETS: the exporter's number -> a sink for its archive, or a folder for its files.
+
+    Args:
+        targets: See above.
+        fail: Told why, when a result cannot be taken; whatever a sink raises is told as it is.
+    """
     if not targets:
         return {}
 
     async def diff_copy(stream: Any) -> None:
-        number = stream.metadata.get("buildkit-attachable-exporter-id", "")
-        target = targets.get(number) or (next(iter(targets.values())) if len(targets) == 1 else None)
+        number = stream.metadata.get("buildkit-attachable-exporter-id")
+        if number is None and len(targets) == 1:  # a daemon that knows one exporter a build
+            number = next(iter(targets))
+        target = targets.get(number or "")
         if target is None:
             raise GRPCError(Status.NOT_FOUND, f"there is no exporter {number!r}")
         try:
@@ -67,8 +75,13 @@ def methods(targets: Mapping[str, Sink | Path], fail: Callable[[str], None]) -> 
                     await target(BytesMessage.decode(raw.data).data)
         except (OSError, ValueError) as error:
             text = f"the result cannot be written: {error}"
-            fail(text)
+            fail(ExportError(text))
             raise GRPCError(Status.UNKNOWN, text) from None
+        except (GRPCError, StreamTerminatedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the sink's own
+            fail(error)
+            raise GRPCError(Status.UNKNOWN, "the result was not taken") from None
 
     return {"/moby.filesync.v1.FileSend/DiffCopy": (diff_copy, _Raw, _Raw)}
 

@@ -18,6 +18,7 @@ import anyio.to_thread
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from moat_plugins.buildkit.errors import ContextError
 from moat_plugins.buildkit.h2 import send_many
 from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat, stat_packet
 
@@ -33,7 +34,7 @@ _BATCH_BYTES = 1024 * 1024
 _BATCH = 1024
 
 
-def methods(sources: Mapping[str, Source], fail: Callable[[str], None]) -> dict[str, Method]:
+def methods(sources: Mapping[str, Source], fail: Callable[[Exception], None]) -> dict[str, Method]:
     """Return the service for SOURCES, by the names that the frontend asks for.
 
     Args:
@@ -48,7 +49,7 @@ def methods(sources: Mapping[str, Source], fail: Callable[[str], None]) -> dict[
             await _Sending(stream, sources[name]).run()
         except* (OSError, ValueError) as group:
             text = _reason(group)
-            fail(text)
+            fail(ContextError(text))
             await stream.send_message(Packet(type=PacketType.ERR, data=text.encode("utf-8", "replace")))
             raise GRPCError(Status.UNKNOWN, text) from None
 

@@ -127,7 +127,7 @@ async def test_a_receiver_that_misbehaves_ends_it(packet, words):
 
     receiver = Misbehaving()
     why = await serve(receiver)
-    assert words in why[0]
+    assert words in why[0].message
     assert receiver.told[-1] == PacketType.ERR
 
 
@@ -140,5 +140,5 @@ async def test_a_source_that_raises_is_told():
 
     receiver = Receiver()
     why = await serve(receiver, Broken(FILES))
-    assert why[0] == "b/c: Permission denied"
+    assert why[0].message == "b/c: Permission denied"
     assert PacketType.ERR in receiver.told

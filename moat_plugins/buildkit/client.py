@@ -268,14 +268,31 @@ def _make_sources(
 
 
 def _add_contexts(sources: dict[str, Source], contexts: Mapping[str, str | Path]) -> dict[str, str]:
-    """Add the folders among CONTEXTS to SOURCES, and return what the frontend is told of all."""
+    """Add the folders among CONTEXTS to SOURCES, and return what the frontend is told of all.
+
+    A folder's name for the daemon has its place in it: the daemon keeps what it was sent under that name and the main
+    context's key, and would take another folder's files for this one's.
+    """
     told = {}
     for name, place in contexts.items():
-        is_folder = isinstance(place, Path) or "://" not in place
-        if is_folder:
-            sources[name] = DiskSource(Path(place))
-        told[f"context:{name}"] = f"local:{name}" if is_folder else str(place)
+        familiar = _familiar(name)
+        if not isinstance(place, Path) and "://" in place:
+            told[f"context:{familiar}"] = place
+            continue
+        source = DiskSource(Path(place))
+        local = f"{familiar}-{source.shared_key[:16]}"
+        sources[local] = source
+        told[f"context:{familiar}"] = f"local:{local}"
     return told
+
+
+def _familiar(name: str) -> str:
+    """Return an image's name as the frontend looks for it: without what is understood by itself."""
+    for prefix in ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/"):
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            break
+    return name.removesuffix(":latest")
 
 
 def _make_attributes(

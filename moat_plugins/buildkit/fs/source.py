@@ -27,6 +27,7 @@ class Entry:
         path: From the root, with ``/``, in bytes: names need not be UTF-8.
         mode: Go's FileMode.
         linkname: Where a symbolic link leads, or the name under which the same file was sent before.
+        device: A device's number, as in ``st_rdev``.
     """
 
     path: bytes
@@ -35,6 +36,7 @@ class Entry:
     mtime_ns: int = 0
     linkname: bytes = b""
     xattrs: Mapping[str, bytes] = MappingProxyType({})
+    device: int = 0
 
 
 class Source(Protocol):

@@ -10,6 +10,7 @@ import operator
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from moat_plugins.buildkit.fs.follow import follow_paths
 from moat_plugins.buildkit.fs.patterns import Patterns, State
@@ -27,6 +28,7 @@ _TYPES = {
     stat.S_IFCHR: 1 << 26 | 1 << 21,
 }
 _KIND = 0o170000
+_DEVICES = frozenset({stat.S_IFBLK, stat.S_IFCHR})
 _name = operator.attrgetter("name")
 _SET_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 
@@ -40,6 +42,27 @@ def _go_mode(mode: int) -> int:
     return made
 
 
+def _list_attributes(path: bytes) -> list[str]:
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except (AttributeError, OSError):
+        return []  # this system or this file system knows none
+
+
+def _read_attributes(path: bytes, names: list[str]) -> dict[str, bytes]:
+    """Return those that we may read, as the docker command does."""
+    found = {}
+    for name in names:
+        with suppress(OSError):
+            found[name] = os.getxattr(path, name, follow_symlinks=False)
+    return found
+
+
+def _named(error: OSError) -> OSError:
+    """Say the file's name as people know it."""
+    return OSError(error.errno, error.strerror, os.fsdecode(error.filename)) if error.filename else error
+
+
 class _Walk:
     def __init__(self, root: str, includes: Patterns | None, excludes: Patterns) -> None:
         self._root = os.fsencode(root)
@@ -50,18 +73,22 @@ class _Walk:
         self._waiting: list[Entry] = []
 
     def run(self, folder: bytes = b"", included: State = (), excluded: State = ()) -> Iterator[Entry]:
-        with os.scandir(os.path.join(self._root, folder) if folder else self._root) as found:
-            entries = sorted(found, key=_name)
-        for each in entries:
+        for each in self._list(folder):
             try:
                 info = each.stat(follow_symlinks=False)
                 kind = info.st_mode & _KIND
                 target = os.readlink(each.path) if kind == stat.S_IFLNK else b""
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # gone since it was listed
+            except OSError as error:
+                raise _named(error) from None
             path = folder + b"/" + each.name if folder else each.name
             size = info.st_size if kind == stat.S_IFREG else 0
             entry = Entry(path, _go_mode(info.st_mode), size, info.st_mtime_ns, target)
+            if kind in _DEVICES:
+                entry.device = info.st_rdev
+            if names := _list_attributes(each.path):
+                entry.xattrs = _read_attributes(each.path, names)
             if self._has_patterns:
                 yield from self._choose(entry, info, included, excluded)
                 continue
@@ -70,6 +97,18 @@ class _Walk:
             yield entry
             if kind == stat.S_IFDIR:
                 yield from self.run(path)
+
+    def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
+        """Return what is in FOLDER, which may have gone since it was listed itself."""
+        try:
+            with os.scandir(os.path.join(self._root, folder) if folder else self._root) as found:
+                return sorted(found, key=_name)
+        except (FileNotFoundError, NotADirectoryError):
+            if folder:
+                return []
+            raise
+        except OSError as error:
+            raise _named(error) from None
 
     def _choose(self, entry: Entry, info: os.stat_result, included: State, excluded: State) -> Iterator[Entry]:
         """Yield ENTRY, and what is in it, if the patterns leave it."""

@@ -8,6 +8,7 @@ ends silently would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,16 @@ def _in_batches(numbers: Sequence[int], sent: Sequence[Entry]) -> Iterator[list[
 
 
 def _encode(entry: Entry) -> bytes:
-    if not entry.xattrs:
+    if not entry.xattrs and not entry.device:
         return stat_packet(entry.path, entry.mode, entry.size, entry.mtime_ns, entry.linkname)
-    stat = Stat(entry.path, entry.mode, 0, 0, entry.size, entry.mtime_ns, entry.linkname, xattrs=entry.xattrs)
+    stat = Stat(
+        path=entry.path,
+        mode=entry.mode,
+        size=entry.size,
+        mod_time=entry.mtime_ns,
+        linkname=entry.linkname,
+        devmajor=os.major(entry.device),
+        devminor=os.minor(entry.device),
+        xattrs=entry.xattrs,
+    )
     return Packet(type=PacketType.STAT, stat=stat).encode()

@@ -41,7 +41,7 @@ def matches(patterns, path):
         (["**/.foo"], "bar.foo", False), (["./bar.*"], "bar.txt", True), (["a(b)c/def"], "a(b)c/def", True), (["a.|)$(}+{bc"], "a.|)$(}+{bc", True),
         (["*", "!README*"], "README.md", False), (["*", "!README*", "README-secret*"], "README-secret.md", True),
         (["docs", "!docs/README"], "docs/README", False), (["docs", "!docs/README"], "docs/x", True), (["!a", "a"], "a", True),
-        (["/a"], "a", True), (["a/"], "a/b", True), (["a/../b"], "b", True), (["  a  "], "a", True), (["ä?"], "äö", True),
+        (["/a"], "a", False), (["a/"], "a/b", True), (["a/../b"], "b", True), (["  a  "], "a", True), (["ä?"], "äö", True),
         (["dir"], "dirx", False), (["dir"], "x/dir", False), (["?"], "/", False), (["a*"], "a/b", True),
     ],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_links_are_followed_inside_the_root_only(tmp_path):
     assert follow_paths(str(tmp_path), ["out"]) == ["etc/passwd", "out"]
     assert follow_paths(str(tmp_path), ["abs/f"]) == ["abs", "dir/f"]
     assert follow_paths(str(tmp_path), ["x"]) == ["x", "y"]
-    assert follow_paths(str(tmp_path), ["a*"]) == ["a*", "abs", "dir"]
+    assert follow_paths(str(tmp_path), ["a*"]) == ["a*", "dir"]
     assert follow_paths(str(tmp_path), ["."]) is None
 
 

@@ -119,11 +119,11 @@ class BuildKit:
         *,
         dockerfile: str | Path = "Dockerfile",
         dockerfile_text: str | bytes | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] | str = (),
         target: str = "",
         build_args: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
-        platforms: Sequence[str] = (),
+        platforms: Sequence[str] | str = (),
         no_cache: bool = False,
         pull: bool = False,
         contexts: Mapping[str, str | Path] | None = None,
@@ -155,9 +155,11 @@ class BuildKit:
             on_event: Told each event of `progress`; it may be ``async``.
 
         Raises:
+            ValueError: Files in memory have paths that cannot be.
             BuildError: It failed: `RunFailed`, `DockerfileError`, `ContextError`, `ExportError`, `SessionLost`.
             BuildKitUnavailable: The daemon has gone.
         """
+        tags, platforms = ([each] if isinstance(each, str) else each for each in (tags, platforms))
         sources, filename = _make_sources(context, dockerfile, dockerfile_text)
         frontend = {"filename": filename} | _add_contexts(sources, contexts or {})
         frontend |= _make_attributes(

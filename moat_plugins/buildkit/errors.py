@@ -31,6 +31,7 @@ __all__ = [
 
 _CANCELLED, _UNAVAILABLE = 1, 14
 _SNIPPET = 3
+_EXPORT_WORDS = ('exporter "', "exporter option", "failed to push", "error exporting", "failed to export")
 
 
 class BuildKitUnavailable(MoatError):
@@ -136,7 +137,7 @@ def read_error(
     elif found.exit_code is not None:
         kind = RunFailed
         text = f"`{_command_of(name) or 'RUN'}` ended with exit code {found.exit_code}."
-    elif any(word in text for word in ("exporter", "exporting", "failed to push")):
+    elif text.startswith(_EXPORT_WORDS) or name.startswith("exporting "):
         kind = ExportError
     elif found.ranges:
         kind = DockerfileError

@@ -9,6 +9,7 @@ engine then fails the build rather than going without an optional service).
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +42,8 @@ _HEADERS_LIMIT = 16 * 1024 * 1024
 _FRAME = 1024 * 1024
 _WINDOW = 8 * 1024 * 1024
 _BATCH = 64 * 1024
+_MESSAGE_LIMIT = 32 * 1024 * 1024
+"""How long a message to us may be, in bytes: twice what BuildKit's own side takes."""
 _CONFIG = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
 
 Serve = Callable[[Any], Awaitable[None]]
@@ -89,6 +92,24 @@ class _Protocol(H2Protocol):
             {SettingCodes.MAX_HEADER_LIST_SIZE: _HEADERS_LIMIT, SettingCodes.MAX_FRAME_SIZE: _FRAME}
         )
         self.connection.flush()
+        self.connection.create_stream = functools.partial(  # type: ignore[method-assign]
+            _bounded, self.connection.create_stream
+        )
+
+
+def _bounded(create: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Make a stream that reads no endless message into memory: grpclib believes whatever length it is told."""
+    stream = create(*args, **options)
+    receive = stream.recv_data
+
+    async def recv_data(size: int) -> bytes:
+        if size > _MESSAGE_LIMIT:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes is too large")
+        data: bytes = await receive(size)
+        return data
+
+    stream.recv_data = recv_data
+    return stream
 
 
 class BuildKitChannel(Channel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Output", "default_outputs", "open_targets"]
 
 _TAGGED = frozenset({"moby", "image", "docker", "oci"})
 _ARCHIVES = frozenset({"docker", "oci", "tar"})
+_TAKEN = _ARCHIVES | {"local"}
 
 
 def _to_path(place: str | Path | Sink | None) -> Path | Sink | None:
@@ -80,9 +82,10 @@ async def open_targets(outputs: Sequence[Output]) -> AsyncIterator[dict[str, Sin
             await _finish(file, part, path)
     finally:
         with anyio.CancelScope(shield=True):
-            for file, part, _ in files:
+            for file, part, path in files:
                 await file.aclose()
-                await anyio.Path(part).unlink(missing_ok=True)
+                if part != path.resolve():
+                    await anyio.Path(part).unlink(missing_ok=True)
 
 
 def _find_problems(outputs: Sequence[Output]) -> Iterator[str]:
@@ -95,8 +98,10 @@ def _find_problems(outputs: Sequence[Output]) -> Iterator[str]:
             yield f"The output '{output.type}' comes as an archive only: leave out tar=false."
         elif output.type in _ARCHIVES and output.to is None:
             yield f"The output '{output.type}' needs a file to go to: Output('{output.type}', Path('out.tar'))."
+        elif output.to is not None and output.type not in _TAKEN:
+            yield f"The output '{output.type}' stays where it is built: leave out where it is to go."
         elif isinstance(output.to, Path):
-            path = output.to.absolute()
+            path = output.to.resolve()
             if path in taken:
                 yield f"Two outputs go to {output.to}: give each its own."
             taken.add(path)
@@ -105,9 +110,13 @@ def _find_problems(outputs: Sequence[Output]) -> Iterator[str]:
 
 
 async def _open_part(path: Path) -> tuple[Any, Path]:
-    part = path.with_name(path.name + ".part")
+    """Open a file beside PATH that becomes it; what is no file, such as a pipe or a device, is written to itself."""
+    path = path.resolve()
     try:
-        return await anyio.open_file(part, "wb"), part
+        if path.exists() and not path.is_file():
+            return await anyio.open_file(path, "wb"), path
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        return await anyio.open_file(part, "xb"), part
     except OSError as error:
         raise ExportError(f"The result cannot be written to {path}: {error.strerror}.") from error
 
@@ -115,7 +124,8 @@ async def _open_part(path: Path) -> tuple[Any, Path]:
 async def _finish(file: Any, part: Path, path: Path) -> None:
     try:
         await file.aclose()
-        await anyio.Path(part).rename(path)
+        if part != path.resolve():
+            await anyio.Path(part).rename(path.resolve())
     except OSError as error:
         raise ExportError(f"The result cannot be written to {path}: {error.strerror}.") from error
 

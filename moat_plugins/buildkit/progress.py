@@ -160,10 +160,11 @@ class Progress:
             lines, rest = [*lines, rest], b""
         step.pending[log.stream] = rest
         for line in lines:
-            yield self._line(step, log.stream, line)
+            for at in range(0, len(line) or 1, _LINE_LIMIT):
+                yield self._line(step, log.stream, line[at : at + _LINE_LIMIT])
 
     def _line(self, step: _Step, stream: int, data: bytes) -> StepOutput:
-        line = data.rstrip(b"\r")[:_LINE_LIMIT].decode("utf-8", "replace")
+        line = data.rstrip(b"\r").decode("utf-8", "replace")
         step.tail.append(line)
         return StepOutput(step.number, "stderr" if stream == _STDERR else "stdout", line)
 

@@ -49,6 +49,14 @@ async def solve(
         return await work.run()
 
 
+class _ListenerError(Exception):
+    """What a listener raised, told from what the connection did."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(error)
+
+
 @attrs.define
 class _Work:
     channel: BuildKitChannel
@@ -58,6 +66,8 @@ class _Work:
     on_event: OnEvent | None
     error: Exception | None = None
     answer: SolveResponse | None = None
+    heard: int = 0
+    telling: bool = False
 
     async def run(self) -> Mapping[str, str]:
         async with anyio.create_task_group() as group:
@@ -71,13 +81,20 @@ class _Work:
             # The last news come after the answer. A build that failed before it began has none: Status would wait
             # six seconds for it.
             if self.error is None or self.progress.has_begun:
-                with anyio.move_on_after(_DRAIN_S):
-                    await status_done.wait()
+                await self._drain(status_done)
             group.cancel_scope.cancel()
         if self.error is not None:
             raise self._explain(self.error) from None
         assert self.answer is not None
         return self.answer.exporter_response
+
+    async def _drain(self, done: anyio.Event) -> None:
+        """Wait for the last news, until there is silence; the time that a listener takes is none."""
+        heard = -1
+        while not done.is_set() and (self.telling or heard != self.heard):
+            heard = self.heard
+            with anyio.move_on_after(_DRAIN_S):
+                await done.wait()
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         await self.session.lost.wait()
@@ -88,11 +105,11 @@ class _Work:
         try:
             await isolated(self._follow())
             await self._tell(self.progress.finish())
+        except _ListenerError as found:  # it shall end the build as itself
+            self.error = found.error
+            scope.cancel()
         except (GRPCError, StreamTerminatedError, OSError):
             pass  # whatever it is, Solve says it better
-        except Exception as error:  # noqa: BLE001 - a listener's, which shall end the build as itself
-            self.error = error
-            scope.cancel()
         finally:
             done.set()
 
@@ -104,11 +121,18 @@ class _Work:
                 await self._tell(self.progress.feed(news))
 
     async def _tell(self, events: Any) -> None:
+        self.heard += 1
+        self.telling = True
         for event in events:
-            if self.on_event is not None:
+            if self.on_event is None:
+                continue
+            try:
                 waiting = self.on_event(event)
                 if waiting is not None:
                     await waiting
+            except Exception as error:
+                raise _ListenerError(error) from error
+        self.telling = False
 
     def _explain(self, error: Exception) -> Exception:
         ours = self.session.failure

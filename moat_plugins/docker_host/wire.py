@@ -12,7 +12,7 @@ from moat_plugins.docker_host.policy.verdict import Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Field", "decode", "encode", "read_map", "text_of", "write_entry"]
+__all__ = ["Field", "check_once", "decode", "encode", "read_map", "text_of", "write_entry"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_BITS = 70
@@ -81,6 +81,27 @@ def encode(fields: Iterable[Field]) -> bytes:
     return bytes(out)
 
 
+def check_once(fields: Iterable[Field], texts: Iterable[int], several: Iterable[int] = ()) -> None:
+    """See that FIELDS can be read in one way only.
+
+    Of a field that comes twice each reader may take another one, and one of an unexpected wire type is skipped by some.
+
+    Args:
+        texts: Those with a length: texts, messages, maps.
+        several: Those of them that may come more than once.
+
+    Raises:
+        Refused: A field comes twice, or is not of its kind.
+    """
+    texts, seen = set(texts), set()
+    for number, kind, _ in fields:
+        if (kind == _BYTES) is not (number in texts):
+            raise Refused(f"moat: field {number} of the message is not of its kind.", status=400)
+        if number in seen and number not in set(several):
+            raise Refused(f"moat: field {number} of the message comes twice.", status=400)
+        seen.add(number)
+
+
 def text_of(value: bytes) -> str:
     """Return a text field's value.
 
@@ -94,14 +115,23 @@ def text_of(value: bytes) -> str:
 
 
 def read_map(fields: list[Field], number: int) -> dict[str, str]:
-    """Return a ``map<string, string>``; of a key that comes twice the last holds, as for every reader."""
-    made = {}
+    """Return a ``map<string, string>``.
+
+    Raises:
+        Refused: A key comes twice, or an entry is more than a key and its value.
+    """
+    made: dict[str, str] = {}
     for each, kind, value in fields:
         if each == number:
             if kind != _BYTES:
                 raise Refused("moat: the message is no protocol buffer.", status=400)
-            entry = {key: item for key, _, item in decode(value)}
-            made[text_of(entry.get(1, b""))] = text_of(entry.get(2, b""))
+            parts = decode(value)
+            check_once(parts, (1, 2))
+            entry = {key: item for key, _, item in parts}
+            key = text_of(entry.get(1, b""))
+            if key in made or not entry.keys() <= {1, 2}:
+                raise Refused("moat: a map of the message has a key twice, or more than keys and values.", status=400)
+            made[key] = text_of(entry.get(2, b""))
     return made
 
 

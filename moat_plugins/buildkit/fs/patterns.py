@@ -106,7 +106,8 @@ def _compile(text: str) -> Callable[[str], bool]:
         return lambda path: path.startswith(prefix)
     if kind == "exact":
         return lambda path: path == text
-    python = _to_python(expression, text)
+    # For Go, the beginning of a text can be there several times.
+    python = re.sub(r"^(?:\+|\{\d+(?:,\d*)?\})", "", _to_python(expression, text))
     try:
         found = re.compile(rf"^{python}\Z")
     except re.error:

@@ -99,9 +99,22 @@ def _is_special(path: bytes) -> bool:
 
 @attrs.frozen
 class MemorySource:
-    """Files in memory, by path. All times are zero, so that the same files are the same context."""
+    """Files in memory, by path. All times are zero, so that the same files are the same context.
 
-    files: Mapping[str, bytes]
+    Raises:
+        ValueError: A path is not one from the root, as ``src/a.py`` is, or goes through another file.
+    """
+
+    files: Mapping[str, bytes] = attrs.field()
+
+    @files.validator
+    def _check(self, _: object, files: Mapping[str, bytes]) -> None:
+        for path in files:
+            if path != posixpath.normpath(path) or path.startswith(("/", "../")) or path in {"", ".", ".."}:
+                raise ValueError(f"{path!r} is no path from the context's root, as 'src/a.py' is")
+            parents = path.split("/")[:-1]
+            if any("/".join(parents[: number + 1]) in files for number in range(len(parents))):
+                raise ValueError(f"{path!r} is in a file")
 
     @property
     def shared_key(self) -> str:

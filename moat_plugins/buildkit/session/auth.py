@@ -50,20 +50,36 @@ async def find_credentials(host: str) -> tuple[str, str]:
     """Find user and password for a registry's HOST as the docker command does; what cannot be read is nobody's."""
     key = _HUB if host in _HUB_HOSTS else host
     config = _read_config()
-    helper = (config.get("credHelpers") or {}).get(key) or config.get("credsStore")
+    helper = _mapping(config.get("credHelpers")).get(key) or config.get("credsStore")
     if isinstance(helper, str) and _HELPER.fullmatch(helper):
         found = await _ask(helper, key)
         if found is not None:
             return found
-    auths = config.get("auths") or {}
-    entry = auths.get(key) or auths.get(f"https://{key}") or {}
+    entry = _find_entry(_mapping(config.get("auths")), key)
     if token := entry.get("identitytoken"):
         return "", str(token)
+    if entry.get("username"):
+        return str(entry["username"]), str(entry.get("password", ""))
     try:
-        user, _, password = base64.b64decode(entry.get("auth") or "").decode().partition(":")
+        user, _, password = base64.b64decode(str(entry.get("auth") or "")).decode().partition(":")
     except ValueError:
         return "", ""
     return user, password.rstrip("\0")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _find_entry(auths: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return what is known of KEY; entries that have a scheme or a path are known by their host."""
+    if key in auths:
+        return _mapping(auths[key])
+    return next((_mapping(entry) for name, entry in auths.items() if _host_of(name) == key), {})
+
+
+def _host_of(name: str) -> str:
+    return name.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
 def _read_config() -> dict[str, Any]:

@@ -137,5 +137,5 @@ def test_memory_is_walked_like_a_disk(files, excludes):
     for number, path in enumerate(sent):
         parent = path.rpartition("/")[0]
         assert not parent or parent in sent[:number]
-    keys = {MemorySource({**files, "x": bytes([value])}).shared_key for value in range(3)}
+    keys = {MemorySource({**files, "another": bytes([value])}).shared_key for value in range(3)}
     assert len(keys) == 3

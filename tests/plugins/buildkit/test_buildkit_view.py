@@ -139,8 +139,8 @@ def test_output_is_told_by_lines():
         StepOutput(1, "stderr", "err"), StepOutput(1, "stdout", "one"),
     ]  # fmt: skip
     assert {event.line for event in progress.finish()} == {"more", "�"}
-    (long,) = feed(progress, logs=[VertexLog("a", stream=1, msg=b"y" * 20_000)])
-    assert len(long.line) == 16 * 1024
+    long = feed(progress, logs=[VertexLog("a", stream=1, msg=b"y" * 20_000)])
+    assert [len(each.line) for each in long] == [16 * 1024, 20_000 - 16 * 1024]
     assert progress.tail_of("a")[:3] == ("err", "one", "�") or len(progress.tail_of("a")) == 5
 
 

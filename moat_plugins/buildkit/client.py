@@ -143,8 +143,7 @@ class BuildKit:
 
         Args:
             context: A folder, files in memory by path, or whatever is a `Source`; ``None`` has none.
-            dockerfile: Its path, in the context if it is relative.
-            dockerfile_text: The Dockerfile itself.
+            dockerfile: Its path, in the context if it is relative; ``dockerfile_text`` is the Dockerfile itself.
             contexts: Further contexts by name: a folder's path, or ``docker-image://…`` and URLs.
             network: ``host`` or ``none`` for RUN; the former is an entitlement.
             secrets: For ``RUN --mount=type=secret``: bytes, text, or the path of a file.
@@ -167,7 +166,6 @@ class BuildKit:
             extra_hosts=extra_hosts, network=network, cache_from=cache_from,
         )  # fmt: skip
         frontend |= attributes or {}
-        entitlements = [*entitlements, *(["network.host"] if network == "host" else [])]
         wanted = list(outputs) if outputs is not None else default_outputs(self.endpoint)
         async with open_targets(wanted) as targets:
             session = self._make_session(sources, targets, secrets, ssh, credentials)
@@ -335,6 +333,8 @@ def _make_request(
     entitlements: Sequence[str],
     caches: tuple[Sequence[Cache], Sequence[Cache]],
 ) -> control.SolveRequest:
+    if frontend.get("force-network-mode") == "host":
+        entitlements = [*entitlements, "network.host"]
     imports, exports = ([control.CacheOptionsEntry(each.type, each.attrs) for each in some] for some in caches)
     exporters = [control.Exporter(each.type, each.named(tags)) for each in outputs]
     first = exporters[0] if exporters else control.Exporter()

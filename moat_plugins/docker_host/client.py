@@ -60,6 +60,7 @@ class Client:
         self.stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         self._body_over = False
+        self._is_head = False
 
     async def next_request(self) -> h11.Request | None:
         """Wait for a request; ``None`` when there will be none.
@@ -70,6 +71,7 @@ class Client:
         event = await self._next()
         if isinstance(event, h11.Request):
             self._body_over = False
+            self._is_head = event.method == b"HEAD"
             return event
         return None
 
@@ -108,7 +110,7 @@ class Client:
 
     async def answer(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         """Send a whole answer; ``None`` is an empty body."""
-        data = b"" if body is None else json.dumps(body).encode() + b"\n"
+        data = b"" if body is None or self._is_head else json.dumps(body).encode() + b"\n"
         lines = [*(headers or {}).items(), ("Content-Length", str(len(data)))]
         if data:
             lines.append(("Content-Type", "application/json"))

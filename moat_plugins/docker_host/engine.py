@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from moat_plugins.docker_host.policy.fields import any_name, check_reference
+from moat_plugins.docker_host.policy.fields import any_name, check_reference, is_short_id
 from moat_plugins.docker_host.policy.verdict import Refused, missing
 from moat_plugins.docker_host.upstream import Upstream
 
@@ -122,9 +122,19 @@ class Engine:
             raise Refused(f"moat: the volume name {name} is taken by something outside this run.", status=409)
 
     async def find_image(self, name: str) -> dict[str, Any] | None:
-        """Return what the engine says of an image, ``None`` if it has none of that name or id."""
+        """Return what the engine says of an image, ``None`` if it has none of that name or id.
+
+        The beginning of an id is enough for images that the run knows only: by trying, it could find all others.
+        """
         status, found = await self.ask("GET", f"/images/{check_reference(name)}/json")
-        return found if status == 200 else None  # noqa: PLR2004 - OK
+        if status != 200:  # noqa: PLR2004 - OK
+            return None
+        is_known = self.is_own_image(found) or found.get("Id") in self.images
+        is_by_id = is_short_id(name) and str(found.get("Id", "")).startswith(f"sha256:{name.removeprefix('sha256:')}")
+        if is_by_id and not is_known:
+            return None
+        image: dict[str, Any] = found
+        return image
 
     def is_own_image(self, image: dict[str, Any]) -> bool:
         """Tell whether the run made it."""

@@ -1,7 +1,8 @@
 """From a path that the run sees to the folder of the host behind it.
 
-A guest sees what the run sees: a bind's source is looked for in the run's own mounts, what lies on top of it there (a
-read-only part, a cover over moat's state) comes along, and nothing outside of them can be named.
+A guest sees what the run sees: a bind's source is looked for in the run's own mounts, and nothing outside of them can
+be named. What lies on top of a mount there (a read-only part, a cover over moat's state) is so by its path, in folders
+that the run may rename: nothing is shown of a mount that has such parts, or it is shown read-only.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Bind:
     is_file: bool = False
 
 
-def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make: bool) -> tuple[list[Bind], list[str]]:
-    """Return the binds that show the run's SOURCE at TARGET of a guest, and the targets to be covered by empty folders.
+def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make: bool) -> Bind:
+    """Return the bind that shows the run's SOURCE at TARGET of a guest.
 
     Args:
         source: Absolute path as the run sees it.
@@ -52,7 +53,7 @@ def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make
         make: Make a folder where nothing is, as ``docker run -v`` does.
 
     Raises:
-        Refused: It is not in any mount of the run, or leads out of it.
+        Refused: It is not in any mount of the run, leads out of it, or to what the run itself does not reach.
     """
     path = posixpath.normpath("/" + source.lstrip("/"))
     if path != "/" and any(_within(path, each) is not None or _within(each, path) is not None for each in _SOCKETS):
@@ -63,28 +64,15 @@ def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make
     if own is None or any(_within(path, other.target) is not None for other in plan.tmpfs):
         raise refuse(f"mounting {path}", "only the workspace and what else is mounted into this run can be", "binds")
     root, inside = _anchor(own, mounts)
+    _check_root(root, path, scope, mounts, writes=not (read_only or own.read_only))
     rest, is_file = _look(root, posixpath.join(inside, below).rstrip("/"), path, make=make and not own.read_only)
     inner = _within(rest, inside) if inside else rest
     if inner is None:
         raise refuse(f"mounting {path}", "a symbolic link in it leads out of the mount")
     canonical = posixpath.normpath(posixpath.join(own.target, inner))
-    covered = any(_within(canonical, each.target) is not None for each in plan.tmpfs)
-    if covered or _find(canonical, mounts)[0] is not own:
+    if _find(canonical, mounts)[0] is not own:
         raise refuse(f"mounting {path}", "a symbolic link in it leads to another mount")
-    binds = [Bind(root, rest, target, read_only or own.read_only, is_file)]
-    for mount in mounts:
-        place = _move(mount.target, canonical, target)
-        if place and mount is not own:
-            anchor, part = _anchor(mount, mounts)
-            binds.append(Bind(anchor, part, place, read_only or mount.read_only, os.path.isfile(mount.source)))
-    hidden = [*(each.target for each in plan.tmpfs), *(each.target for each in plan.volumes)]
-    return binds, [place for each in hidden if (place := _move(each, canonical, target))]
-
-
-def _move(path: str, folder: str, target: str) -> str:
-    """Return where PATH is when FOLDER is shown at TARGET, ``""`` if it is not below it."""
-    rest = _within(path, folder)
-    return posixpath.join(target, rest) if rest else ""
+    return Bind(root, rest, target, read_only or own.read_only, is_file)
 
 
 def _find(path: str, mounts: list[Mount]) -> tuple[Mount | None, str]:
@@ -105,15 +93,39 @@ def _within(path: str, folder: str) -> str | None:
 
 
 def _anchor(mount: Mount, mounts: list[Mount]) -> tuple[str, str]:
-    """Return the source of the outermost mount that holds MOUNT's, and the path from there.
+    """Return the source of the outermost mount by which MOUNT's can be changed, and the path from there.
 
-    The source of a mount that is in another one's can be replaced by a link from inside that other one, so it is a path
-    below it like any other. Sources are without links since before the run began (`moat_plugins.docker_host.opening`).
+    The source of a mount that is in another one's can be replaced by a link from inside that other one if that may be
+    written to, so it is a path below it like any other. Sources are without links since before the run began
+    (`moat_plugins.docker_host.opening`).
     """
-    outer = min(
-        (each for each in mounts if _within(mount.source, each.source) is not None), key=lambda m: len(m.source)
-    )
+    holding = [each for each in mounts if _within(mount.source, each.source) is not None]
+    outer = min((each for each in holding if each is mount or not each.read_only), key=lambda m: len(m.source))
     return outer.source, _within(mount.source, outer.source) or ""
+
+
+def _check_root(root: str, path: str, scope: Scope, mounts: list[Mount], *, writes: bool) -> None:
+    """See that everything in ROOT is for the run to see, and to write to if the guest WRITES.
+
+    What is read-only or hidden in it is so by its path, and the run can rename folders: a guest that is shown ROOT, or
+    a path in it, could be led to what the run itself does not reach.
+
+    Raises:
+        Refused: It is not.
+    """
+    plan = scope.plan
+    targets = [each.target for each in mounts] + [each.target for each in plan.tmpfs]
+    for target in targets + [each.target for each in plan.volumes]:
+        below = [each for each in mounts if _within(target, each.target)]
+        if not below:
+            continue
+        under = max(below, key=lambda each: len(each.target))
+        place = posixpath.join(under.source, _within(target, under.target) or "")
+        is_shown = any(each.target == target and each.source == place for each in mounts)
+        if not is_shown and _within(place, root) is not None:
+            raise refuse(f"mounting {path}", f"{target} hides a part of it, which a guest could be led to")
+    if writes and any(each.read_only and _within(each.source, root) is not None for each in mounts):
+        raise refuse(f"mounting {path} to be written to", "a part of it is read-only for the run; mount it with :ro")
 
 
 def _look(base: str, below: str, shown: str, *, make: bool) -> tuple[str, bool]:

@@ -40,6 +40,8 @@ __all__ = ["filter_grpc"]
 
 _HEADERS_BYTES = 16 * 1024 * 1024
 """What gRPC for Go takes; an error's details come in a trailer."""
+_ASKED_HEADERS_BYTES = 64 * 1024
+"""What a request may have of them: their small size on the wire says nothing of that in memory."""
 _MESSAGE_BYTES = 1024 * 1024
 _MOST_HELD = 8
 _DENIED, _EXHAUSTED, _UNIMPLEMENTED = 7, 8, 12
@@ -100,8 +102,9 @@ async def filter_grpc(client: ByteStream, upstream: ByteStream, engine: Engine, 
 def _connection(*, client_side: bool) -> H2Connection:
     http = H2Connection(H2Configuration(client_side=client_side, header_encoding=None))
     http.initiate_connection()
-    http.update_settings({SettingCodes.MAX_HEADER_LIST_SIZE: _HEADERS_BYTES})
-    http.decoder.max_header_list_size = _HEADERS_BYTES
+    limit = _HEADERS_BYTES if client_side else _ASKED_HEADERS_BYTES
+    http.update_settings({SettingCodes.MAX_HEADER_LIST_SIZE: limit})
+    http.decoder.max_header_list_size = limit
     return http
 
 
@@ -188,7 +191,7 @@ class _Bridge:
             self._held[number] += event.data
             side.http.acknowledge_received_data(size, number)
             if len(self._held[number]) > _MESSAGE_BYTES:
-                del self._held[number]
+                del self._held[number], self._methods[number]
                 self._deny(number, _DENIED, "moat: the message is too long.")
         elif number in side.peers:
             self._queue(other, side.peers[number], event.data, size)

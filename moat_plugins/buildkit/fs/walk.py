@@ -12,6 +12,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+import attrs
+
 from moat_plugins.buildkit.fs.follow import follow_paths
 from moat_plugins.buildkit.fs.patterns import Patterns, State
 from moat_plugins.buildkit.fs.source import Entry
@@ -63,6 +65,22 @@ def _named(error: OSError) -> OSError:
     return OSError(error.errno, error.strerror, os.fsdecode(error.filename)) if error.filename else error
 
 
+@attrs.define
+class _Folder:
+    """One that is being listed.
+
+    Args:
+        left: What of it has not been looked at.
+        waiting: Itself, if it was left out: it is sent if something in it is not.
+    """
+
+    path: bytes
+    left: Iterator[os.DirEntry[bytes]] = attrs.field(factory=lambda: iter(()))
+    included: State = ()
+    excluded: State = ()
+    waiting: Entry | None = None
+
+
 class _Walk:
     def __init__(self, root: str, includes: Patterns | None, excludes: Patterns) -> None:
         self._root = os.fsencode(root)
@@ -72,31 +90,58 @@ class _Walk:
         # Folders that were left out themselves: each is sent if something in it is not.
         self._waiting: list[Entry] = []
 
-    def run(self, folder: bytes = b"", included: State = (), excluded: State = ()) -> Iterator[Entry]:
-        for each in self._list(folder):
-            try:
-                info = each.stat(follow_symlinks=False)
-                kind = info.st_mode & _KIND
-                target = os.readlink(each.path) if kind == stat.S_IFLNK else b""
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # gone since it was listed
-            except OSError as error:
-                raise _named(error) from None
-            path = folder + b"/" + each.name if folder else each.name
-            size = info.st_size if kind == stat.S_IFREG else 0
-            entry = Entry(path, _go_mode(info.st_mode), size, info.st_mtime_ns, target)
-            if kind in _DEVICES:
-                entry.device = info.st_rdev
-            if names := _list_attributes(each.path):
-                entry.xattrs = _read_attributes(each.path, names)
-            if self._has_patterns:
-                yield from self._choose(entry, info, included, excluded)
+    def run(self) -> Iterator[Entry]:
+        """Yield the entries, from a stack of folders: they may be nested deeper than functions can be."""
+        stack = [_Folder(b"", iter(self._list(b"")))]
+        while stack:
+            folder = stack[-1]
+            each = next(folder.left, None)
+            if each is None:
+                stack.pop()
+                if folder.waiting is not None and self._waiting and self._waiting[-1] is folder.waiting:
+                    self._waiting.pop()
                 continue
-            if info.st_nlink > 1 and kind != stat.S_IFDIR and not target:
-                self._link(entry, info)
-            yield entry
-            if kind == stat.S_IFDIR:
-                yield from self.run(path)
+            found = self._look(folder, each)
+            if found is None:
+                continue
+            entry, info = found
+            is_folder = stat.S_ISDIR(info.st_mode)
+            below = _Folder(entry.path)
+            if self._has_patterns:
+                is_sent, goes_on = self._choose(entry, folder, below, is_folder=is_folder)
+            else:
+                is_sent, goes_on = True, is_folder
+            if is_sent:
+                yield from self._waiting
+                self._waiting.clear()
+                if info.st_nlink > 1 and not is_folder and not entry.linkname:
+                    self._link(entry, info)
+                yield entry
+            elif goes_on:
+                self._waiting.append(entry)
+                below.waiting = entry
+            if goes_on:
+                below.left = iter(self._list(entry.path))
+                stack.append(below)
+
+    def _look(self, folder: _Folder, each: os.DirEntry[bytes]) -> tuple[Entry, os.stat_result] | None:
+        """Return what is known of an entry, unless it has gone since it was listed."""
+        try:
+            info = each.stat(follow_symlinks=False)
+            kind = info.st_mode & _KIND
+            target = os.readlink(each.path) if kind == stat.S_IFLNK else b""
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _named(error) from None
+        path = folder.path + b"/" + each.name if folder.path else each.name
+        size = info.st_size if kind == stat.S_IFREG else 0
+        entry = Entry(path, _go_mode(info.st_mode), size, info.st_mtime_ns, target)
+        if kind in _DEVICES:
+            entry.device = info.st_rdev
+        if names := _list_attributes(each.path):
+            entry.xattrs = _read_attributes(each.path, names)
+        return entry, info
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """Return what is in FOLDER, which may have gone since it was listed itself."""
@@ -110,26 +155,16 @@ class _Walk:
         except OSError as error:
             raise _named(error) from None
 
-    def _choose(self, entry: Entry, info: os.stat_result, included: State, excluded: State) -> Iterator[Entry]:
-        """Yield ENTRY, and what is in it, if the patterns leave it."""
+    def _choose(self, entry: Entry, folder: _Folder, below: _Folder, *, is_folder: bool) -> tuple[bool, bool]:
+        """Tell whether the patterns leave ENTRY, and whether they may leave something in it."""
         path = os.fsdecode(entry.path)
-        wanted, in_state = (True, ()) if self._includes is None else self._includes.match(path, included)
-        unwanted, out_state = self._excludes.match(path, excluded)
-        is_folder = stat.S_ISDIR(info.st_mode)
-        if not wanted or unwanted:
-            if is_folder and self._may_hold(path, wanted=wanted, unwanted=unwanted):
-                self._waiting.append(entry)
-                yield from self.run(entry.path, in_state, out_state)
-                if self._waiting and self._waiting[-1] is entry:
-                    self._waiting.pop()
-            return
-        yield from self._waiting
-        self._waiting.clear()
-        if info.st_nlink > 1 and not is_folder and not entry.linkname:
-            self._link(entry, info)
-        yield entry
-        if is_folder:
-            yield from self.run(entry.path, in_state, out_state)
+        wanted = True
+        if self._includes is not None:
+            wanted, below.included = self._includes.match(path, folder.included)
+        unwanted, below.excluded = self._excludes.match(path, folder.excluded)
+        if wanted and not unwanted:
+            return True, is_folder
+        return False, is_folder and self._may_hold(path, wanted=wanted, unwanted=unwanted)
 
     def _link(self, entry: Entry, info: os.stat_result) -> None:
         """Make ENTRY a hard link, if another name of its file was sent before."""

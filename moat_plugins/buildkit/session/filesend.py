@@ -34,6 +34,7 @@ Sink = Callable[[bytes], Awaitable[None]]
 _DIR, _LINK, _PIPE, _SPECIAL = 1 << 31, 1 << 27, 1 << 25, 1 << 26 | 1 << 24 | 1 << 21
 _SET_BITS = ((1 << 23, modes.S_ISUID), (1 << 22, modes.S_ISGID), (1 << 20, modes.S_ISVTX))
 _MOST_ENTRIES = 2_000_000
+_MOST_OPEN = 64
 
 
 @attrs.define
@@ -92,11 +93,13 @@ class _Receiving:
     def __init__(self, stream: Any, root: Path) -> None:
         self._stream, self._root = stream, root
         self._stats: list[Stat] = []
+        self._root_fd = -1
+        self._asked: set[int] = set()
         self._open: dict[int, int] = {}
 
     async def run(self) -> None:
         await anyio.to_thread.run_sync(lambda: self._root.mkdir(parents=True, exist_ok=True))
-        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        self._root_fd = root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             await self._receive(root)
             # Folders' modes and times come last: what is written in them changes those. But before the end is told:
@@ -122,7 +125,7 @@ class _Receiving:
                 await self._data(packet)
             elif packet.type == PacketType.ERR:
                 raise ValueError(packet.data.decode("utf-8", "replace"))
-            if listed and not self._open:
+            if listed and not self._asked:
                 break
 
     def _finish_folders(self, root: int) -> None:
@@ -144,20 +147,26 @@ class _Receiving:
         if number >= _MOST_ENTRIES:
             raise ValueError(f"it has more than {_MOST_ENTRIES} entries")
         self._stats.append(entry)
-        file = await anyio.to_thread.run_sync(_make, root, entry)
-        if file is not None:
-            self._open[number] = file
+        if await anyio.to_thread.run_sync(_make, root, entry):
+            self._asked.add(number)
             await self._send(Packet(type=PacketType.REQ, id=number))
 
     async def _data(self, packet: Packet) -> None:
+        """Write what came of a file; it is open from its first piece to its last only."""
+        if packet.id not in self._asked:
+            raise ValueError("it sent a file that was not asked for")
+        entry = self._stats[packet.id]
         file = self._open.get(packet.id)
         if file is None:
-            raise ValueError("it sent a file that was not asked for")
+            if len(self._open) >= _MOST_OPEN:
+                raise ValueError("it sends too many files at once")
+            file = await anyio.to_thread.run_sync(_open_again, self._root_fd, entry.path)
+            self._open[packet.id] = file
         if packet.data:
             await anyio.to_thread.run_sync(_write_all, file, packet.data)
             return
+        self._asked.remove(packet.id)
         del self._open[packet.id]
-        entry = self._stats[packet.id]
         os.fchmod(file, _mode(entry))
         os.utime(file, ns=(entry.mod_time, entry.mod_time))
         os.close(file)
@@ -186,33 +195,43 @@ def _parent(root: int, path: bytes) -> tuple[int, bytes]:
     return folder, parts[-1]
 
 
-def _make(root: int, entry: Stat) -> int | None:
-    """Make an entry; return the open file if its content is to be asked for."""
+def _open_again(root: int, path: bytes) -> int:
+    """Open a file that was made, unless something else has taken its place."""
+    folder, name = _parent(root, path)
+    try:
+        return os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _make(root: int, entry: Stat) -> bool:
+    """Make an entry; return whether its content is to be asked for."""
     folder, name = _parent(root, entry.path)
     try:
         if entry.mode & _DIR:
             _remove(folder, name, keep_folder=True)
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=folder)
-            return None
+            return False
         if entry.mode & _SPECIAL:
-            return None  # a device: only root could make one, and nobody wants it
+            return False  # a device: only root could make one, and nobody wants it
         _remove(folder, name)
         if entry.mode & _PIPE:
             os.mkfifo(name, entry.mode & 0o777, dir_fd=folder)
-            return None
+            return False
         if entry.mode & _LINK:
             os.symlink(entry.linkname, name, dir_fd=folder)
             os.utime(name, ns=(entry.mod_time, entry.mod_time), dir_fd=folder, follow_symlinks=False)
-            return None
+            return False
         if entry.linkname:
             other, first = _parent(root, entry.linkname)
             try:
                 os.link(first, name, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
             finally:
                 os.close(other)
-            return None
-        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+            return False
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder))
+        return True
     finally:
         os.close(folder)
 

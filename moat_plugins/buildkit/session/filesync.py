@@ -11,13 +11,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote_plus
 
 import anyio
 import anyio.to_thread
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from moat_plugins.buildkit.errors import ContextError
 from moat_plugins.buildkit.h2 import send_many
@@ -48,19 +48,25 @@ def methods(sources: Mapping[str, Source], fail: Callable[[Exception], None]) ->
             raise GRPCError(Status.NOT_FOUND, f"no folder {name!r} is shared")
         try:
             await _Sending(stream, sources[name]).run()
-        except* (OSError, ValueError) as group:
-            text = _reason(group)
-            fail(ContextError(text))
+        except Exception as raised:  # noqa: BLE001 - whatever a source raises ends the build
+            error = _first(raised)
+            if isinstance(error, GRPCError | StreamTerminatedError):
+                raise error from None
+            text = _reason(error)
+            fail(ContextError(text) if isinstance(error, OSError | ValueError) else error)
             await stream.send_message(Packet(type=PacketType.ERR, data=text.encode("utf-8", "replace")))
             raise GRPCError(Status.UNKNOWN, text) from None
 
     return {"/moby.filesync.v1.FileSync/DiffCopy": (diff_copy, Packet, Packet)}
 
 
-def _reason(group: BaseExceptionGroup[Any]) -> str:
-    error: Any = group
-    while isinstance(error, BaseExceptionGroup):
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the context'}: {error.strerror}"
     return str(error)
@@ -127,24 +133,31 @@ class _Sending:
             wanted = [number for number in numbers if number is not None]
             small = [number for number in wanted if self._sent[number].size <= _SMALL]
             for some in _in_batches(small, self._sent):
-                packets = await anyio.to_thread.run_sync(self._read_small, some)
+                packets, grown = await anyio.to_thread.run_sync(self._read_small, some)
                 async with self._sending:
                     await send_many(self._stream, packets)
+                for number in grown:
+                    await self._send_large(number)
             for number in wanted:
                 if self._sent[number].size > _SMALL:
                     await self._send_large(number)
 
-    def _read_small(self, numbers: Sequence[int]) -> list[bytes]:
-        packets = []
+    def _read_small(self, numbers: Sequence[int]) -> tuple[list[bytes], list[int]]:
+        """Return the packets for what is small still, and what has grown since it was listed."""
+        packets: list[bytes] = []
+        grown = []
         for number in numbers:
             try:
                 with self._source.open(self._sent[number].path) as file:
-                    while data := file.read(_CHUNK):
-                        packets.append(Packet(type=PacketType.DATA, id=number, data=data).encode())
+                    pieces = list(_read_up_to(file, _SMALL + 1))
             except FileNotFoundError:
-                pass  # gone since it was listed: an empty one, as the docker command has it
+                pieces = []  # gone since it was listed: an empty one, as the docker command has it
+            if sum(map(len, pieces)) > _SMALL:
+                grown.append(number)
+                continue
+            packets += [Packet(type=PacketType.DATA, id=number, data=data).encode() for data in pieces]
             packets.append(Packet(type=PacketType.DATA, id=number).encode())
-        return packets
+        return packets, grown
 
     async def _send_large(self, number: int) -> None:
         try:
@@ -165,6 +178,12 @@ def _values(metadata: Any, key: str) -> list[str]:
     if metadata.get(f"{key}-encoded") == "1":
         return [unquote_plus(value) for value in values]
     return values
+
+
+def _read_up_to(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while size > 0 and (data := file.read(size)):
+        size -= len(data)
+        yield data
 
 
 def _take(entries: Iterator[Entry]) -> list[tuple[Entry, bytes]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from moat_plugins.docker_host.policy.images import check_new_tag
 from moat_plugins.docker_host.policy.verdict import Refused, refuse
-from moat_plugins.docker_host.wire import decode, encode, read_map, text_of, write_entry
+from moat_plugins.docker_host.wire import check_once, decode, encode, read_map, text_of, write_entry
 
 if TYPE_CHECKING:
     from moat_plugins.docker_host.engine import Engine
@@ -63,6 +63,15 @@ _EXPORTER_ATTRIBUTES = {
     "attestation-prefix",
     "context",
 }
+# fmt: off
+_OPTIONS = frozenset({
+    "add-hosts", "attest:provenance", "cmdline", "context", "contextkey", "contextsubdir", "dockerfilekey", "filename",
+    "force-network-mode", "frontend.caps", "hostname", "image-resolve-mode", "multi-platform", "no-cache",
+    "override-copy-image", "platform", "requestid", "shm-size", "source", "target", "ulimit",
+})
+"""Of the Dockerfile frontend (moby/buildkit, frontend/dockerui/config.go), without cgroup-parent and cache imports."""
+# fmt: on
+_OPTION_FAMILIES = ("build-arg:", "context:", "input-metadata:", "label:", "local-sessionid:", "vcs:")
 _ENTITLEMENTS = {"network.host": "host-network", "security.insecure": "privileged"}
 _FRONTENDS = {"", "dockerfile.v0"}
 
@@ -85,14 +94,16 @@ async def check_message(method: str, data: bytes, engine: Engine) -> bytes:
         return encode(await _check_solve(fields, engine))
     if method == f"{_BRIDGE}Solve":
         return encode(_check_bridge_solve(fields, engine.scope))
+    check_once(fields, (2, 4), several=(4,))
     if not any(number == 2 and value for number, _, value in fields):  # noqa: PLR2004 - BuildHistoryRequest.Ref
         raise refuse("listing builds", "the records of builds are everybody's")
-    return data
+    return encode(fields)
 
 
 async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
     """control.proto, SolveRequest."""
-    plain = {1, 5, 8, 11, 12, 14}  # Ref, Session, Cache, Internal, SourcePolicy, EnableSessionExporter
+    check_once(fields, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13), several=(4, 7, 9, 10, 13))
+    plain = {1, 5, 11, 14}  # Ref, Session, Internal, EnableSessionExporter
     for number, _, value in fields:
         if number in {2, 10}:
             _refuse_llb(value)
@@ -100,12 +111,14 @@ async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
             await _check_exporter(text_of(value), read_map(fields, 4), engine)
         elif number == 6:  # noqa: PLR2004 - Frontend
             _check_frontend(text_of(value))
+        elif number == 8:  # noqa: PLR2004 - Cache
+            _check_cache(decode(value))
         elif number == 9:  # noqa: PLR2004 - Entitlements
             _check_entitlement(text_of(value), engine.scope)
+        elif number == 12:  # noqa: PLR2004 - SourcePolicy
+            _refuse_policy(value)
         elif number == 13:  # noqa: PLR2004 - Exporters
-            exporter = decode(value)
-            kind = next((text_of(item) for each, _, item in exporter if each == 1), "")
-            await _check_exporter(kind, read_map(exporter, 2), engine)
+            await _check_one_exporter(decode(value), engine)
         elif number not in plain | {4, 7}:
             raise refuse(f"field {number} of a build's request", "the guard does not know it")
     return _force_attributes(fields, 7, engine.scope)
@@ -113,15 +126,49 @@ async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
 
 def _check_bridge_solve(fields: list[Field], scope: Scope) -> list[Field]:
     """gateway.proto, SolveRequest."""
-    plain = {5, 6, 10, 11, 13, 14, 15}  # how results are returned, Final, ExporterAttr, Evaluate, caches, policies
+    check_once(fields, (1, 2, 3, 4, 11, 12, 13, 15), several=(3, 4, 12, 13, 15))
+    plain = {5, 6, 10, 11, 14}  # how results are returned, Final, ExporterAttr, Evaluate
     for number, _, value in fields:
         if number in {1, 12}:
             _refuse_llb(value)
         elif number == 2:  # noqa: PLR2004 - Frontend
             _check_frontend(text_of(value))
+        elif number in {4, 13}:
+            _refuse_import(value)
+        elif number == 15:  # noqa: PLR2004 - SourcePolicies
+            _refuse_policy(value)
         elif number not in plain | {3}:
             raise refuse(f"field {number} of a build's request", "the guard does not know it")
     return _force_attributes(fields, 3, scope)
+
+
+def _check_cache(fields: list[Field]) -> None:
+    """control.proto, CacheOptions: results may be handed out, but nobody else's builds shall find what comes in."""
+    check_once(fields, (1, 2, 3, 4, 5), several=(2, 3, 4, 5))
+    for number, _, value in fields:
+        if number in {2, 5}:
+            _refuse_import(value)
+        elif number not in {1, 3, 4}:
+            raise refuse(f"field {number} of a build's caches", "the guard does not know it")
+
+
+def _refuse_import(value: bytes) -> None:
+    if value:
+        raise refuse("importing a build's cache", "the engine's cache is everybody's, and would believe it")
+
+
+def _refuse_policy(value: bytes) -> None:
+    if value:
+        raise refuse("a source policy", "the guard does not know what it says")
+
+
+async def _check_one_exporter(fields: list[Field], engine: Engine) -> None:
+    """control.proto, Exporter."""
+    check_once(fields, (1, 2), several=(2,))
+    if not {number for number, _, _ in fields} <= {1, 2}:
+        raise refuse("this build output", "the guard does not know all of it")
+    kind = next((text_of(value) for number, _, value in fields if number == 1), "")
+    await _check_exporter(kind, read_map(fields, 2), engine)
 
 
 def _refuse_llb(value: bytes) -> None:
@@ -157,15 +204,24 @@ def _force_attributes(fields: list[Field], number: int, scope: Scope) -> list[Fi
     """Return FIELDS with what the run forces on the frontend; the map of its options is field NUMBER.
 
     ``cmdline`` keeps the frontend from handing over to the one that a ``# syntax=`` line names, which could make steps
-    of any kind; the namespace keeps cache mounts apart; the labels tell whose the image is.
+    of any kind; the namespace keeps cache mounts apart; the labels tell whose the image is. The host's name is part of
+    the key under which a step's result is cached: what else decides a result (secrets, the proxy of a build argument)
+    is not, so that without it a run could have others find results of its own making.
     """
     options = read_map(fields, number)
+    if unknown := [key for key in options if key not in _OPTIONS and not key.startswith(_OPTION_FAMILIES)]:
+        raise refuse(f"the build option {min(unknown)[:60]}", "the guard does not know it")
     if options.get("force-network-mode", "") == "host" and not scope.allows("host-network"):
         raise refuse("building with the network host", "it is the engine machine's own", "host-network")
     if options.get("force-network-mode", "") not in {"", "host", "none", "sandbox", "default"}:
         raise Refused("moat: the guard does not know this network of a build.", status=403)
     forced = {f"label:{key}": value for key, value in scope.marks.items()}
-    forced |= {"build-arg:BUILDKIT_CACHE_MOUNT_NS": scope.run_id, "cmdline": "moat"}
+    forced |= {
+        "build-arg:BUILDKIT_CACHE_MOUNT_NS": scope.run_id,
+        "build-arg:BUILDKIT_SANDBOX_HOSTNAME": f"moat-{scope.run_id}",
+        "hostname": f"moat-{scope.run_id}",
+        "cmdline": "moat",
+    }
     forced_keys = {*forced, "build-arg:BUILDKIT_SYNTAX"}
     kept = {key: value for key, value in options.items() if key not in forced_keys}
     others = [field for field in fields if field[0] != number]

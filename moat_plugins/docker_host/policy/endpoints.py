@@ -60,7 +60,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _at("POST", "/containers/create", _c.create, "name platform"),
     _at("POST", "/containers/prune", _c.prune, "filters"),
     _at("GET", "/containers/{object}/json", _c.on_own, "size"),
-    _at("GET", "/containers/{object}/top", _c.on_own, "ps_args"),
+    _at("GET", "/containers/{object}/top", _c.top, "ps_args"),
     _at("GET", "/containers/{object}/logs", _c.on_own, "follow stdout stderr since until timestamps tail details"),
     _at("GET", "/containers/{object}/changes", _c.on_own),
     _at("GET", "/containers/{object}/export", _c.on_own),

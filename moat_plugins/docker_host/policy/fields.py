@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["any_name", "check_name", "check_reference", "is_reserved_label", "make_labels"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_SHORT_ID = re.compile(r"(?:sha256:)?[0-9a-f]{1,63}")
 _REFERENCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,510})")
 
 
@@ -73,3 +74,8 @@ def check_reference(reference: str) -> str:
     if _REFERENCE.fullmatch(reference) is None or "//" in reference or "/." in reference or "./" in reference:
         raise Refused("moat: that is no reference of an image.", status=400)
     return reference
+
+
+def is_short_id(reference: str) -> bool:
+    """Tell whether REFERENCE, of an image, may be the beginning of an id."""
+    return _SHORT_ID.fullmatch(reference) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ _DRIVER_OPTIONS = {
 }
 """Options of bridge networks that concern the network's own containers only."""
 
-_PRIVATE_4 = [ipaddress.IPv4Network(each_) for each_ in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
+_PRIVATE_4 = [ipaddress.IPv4Network("172.16.0.0/12")]
+"""What Docker takes by itself. The rest of the private ranges may be reached through the machine's default gateway."""
 _PRIVATE_6 = [ipaddress.IPv6Network("fc00::/7")]
 
 
@@ -98,6 +100,8 @@ def _subnet(value: Any, where: str) -> Any:
     room = _PRIVATE_4 if wanted.version == 4 else _PRIVATE_6  # noqa: PLR2004 - as in IPv4
     if not any(wanted.subnet_of(each_) for each_ in room):  # type: ignore[arg-type]
         raise refuse(f"the range {wanted}", "the machine's own traffic to these addresses would go to the network")
+    if any(ipaddress.ip_address(each_) in wanted for each_ in read_name_servers()):
+        raise refuse(f"the range {wanted}", "the machine's name server is in it")
     if wanted.version == 4 and any(wanted.overlaps(each_) for each_ in read_routes()):  # noqa: PLR2004 - as in IPv4
         raise refuse(
             f"the range {wanted}", "the machine has a way to these addresses already; leave the choice to Docker"
@@ -117,6 +121,17 @@ def read_routes(path: str = "/proc/net/route") -> list[ipaddress.IPv4Network]:
         for words in lines
         if len(words) > 7 and int(words[7], 16)  # noqa: PLR2004 - the mask's column
     ]
+
+
+def read_name_servers(path: str = "/etc/resolv.conf") -> list[str]:
+    """Return the addresses of this machine's name servers (resolv.conf(5))."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return []
+    found = [words[1].partition("%")[0] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    return [each_ for each_ in found if re.fullmatch(r"[0-9.]+|[0-9a-fA-F:.]+", each_)]
 
 
 def _address(hexadecimal: str) -> ipaddress.IPv4Address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.policy.containers import check_create
@@ -10,13 +11,16 @@ from moat_plugins.docker_host.policy.execs import check_exec, check_exec_start
 from moat_plugins.docker_host.policy.fields import check_name
 from moat_plugins.docker_host.policy.limits import check_update
 from moat_plugins.docker_host.policy.references import resolve_create
-from moat_plugins.docker_host.policy.verdict import Refused, Reply, missing
+from moat_plugins.docker_host.policy.verdict import Refused, Reply, missing, refuse
 
 if TYPE_CHECKING:
     from moat_plugins.docker_host.policy.call import Call
     from moat_plugins.docker_host.policy.verdict import Forward
 
 _DELETED, _MISSING = 204, 404
+_PS_WORDS = re.compile(r"[A-Za-z0-9 ,=_+:-]{0,200}")
+_HOSTS_PROCESSES = frozenset({None, "", "runc", "crun"})
+"""OCI runtimes whose processes are the engine machine's own, with its numbers."""
 
 
 async def own_list(call: Call) -> Forward:
@@ -92,10 +96,20 @@ async def delete(call: Call) -> Forward:
     return call.forward(await _own_path(call), query=tuple(query.items()))
 
 
+async def top(call: Call) -> Forward:
+    """Look at its processes. The engine runs `ps` on its own machine, and shows whose numbers the runtime told it."""
+    if call.scope.plan.oci_runtime not in _HOSTS_PROCESSES:
+        raise refuse("docker top", "the engine would show its machine's processes; use `docker exec … ps`")
+    if _PS_WORDS.fullmatch(call.query.get("ps_args", "")) is None:
+        raise refuse("these words for ps", "the guard does not know them")
+    return call.forward(await _own_path(call))
+
+
 async def prune(call: Call) -> Reply:
     """Remove the run's own stopped containers one by one, with their anonymous volumes, which Docker's prune leaves."""
     filters = {**call.filters(), "status": ["created", "exited", "dead"]}
-    filters.pop("until", None)
+    if "until" in filters:
+        raise refuse("pruning by time", "the guard cannot do it; remove the containers by name")
     call.pairs = (("filters", json.dumps(filters)), ("all", "1"))
     _, found = await call.engine.ask("GET", "/containers/json", call.with_own())
     removed = []

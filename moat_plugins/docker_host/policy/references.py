@@ -7,10 +7,10 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.folders import find_folder
-from moat_plugins.docker_host.policy.fields import check_name
+from moat_plugins.docker_host.policy.fields import check_name, is_short_id
 from moat_plugins.docker_host.policy.mounts import ENDPOINT
 from moat_plugins.docker_host.policy.shape import DROPPED
-from moat_plugins.docker_host.policy.verdict import Refused, refuse
+from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
 from moat_plugins.docker_host.scope import BIND_LABEL
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _HERE = {"", "default", "bridge"}
 _ANYWHERE = {"", "0.0.0.0", "127.0.0.1", "::", "::1", "localhost"}  # noqa: S104 - what a client may say, not bound
 _BIND_OPTIONS = {"", "rw", "ro", "z", "Z", "rprivate", "private", "rslave", "slave", "nocopy", "cached", "delegated"}
 _SUBPATH_MINOR = 45
+_MOST_PORTS = 32
 
 
 async def resolve_create(config: dict[str, Any], engine: Engine) -> dict[str, Any]:
@@ -33,6 +34,9 @@ async def resolve_create(config: dict[str, Any], engine: Engine) -> dict[str, An
         Refused: It refers to what the run may not use.
     """
     host, scope = config["HostConfig"], engine.scope
+    image = config.get("Image", "")
+    if is_short_id(image) and await engine.find_image(image) is None:
+        raise missing("image", image)
     await _resolve_network(config, engine)
     for key in ("IpcMode", "PidMode"):
         if str(host.get(key, "")).startswith("container:"):
@@ -117,7 +121,7 @@ async def _resolve_mounts(config: dict[str, Any], engine: Engine) -> None:
         if kind == "bind" and scope.allows("binds") and not _is_known(source, scope):
             made.append({key: item for key, item in mount.items() if key != "_make"})
         elif kind == "bind":
-            made += await _bind(mount, source, target, engine, host)
+            made.append(await _bind(mount, source, target, engine))
         elif kind == "volume":
             if source:
                 name = check_name(source, "a volume")
@@ -158,17 +162,13 @@ def _is_known(source: str, scope: Scope) -> bool:
     return any(path == mount.target or path.startswith(f"{mount.target}/") for mount in scope.plan.mounts)
 
 
-async def _bind(
-    mount: dict[str, Any], source: str, target: str, engine: Engine, host: dict[str, Any]
-) -> list[dict[str, Any]]:
+async def _bind(mount: dict[str, Any], source: str, target: str, engine: Engine) -> dict[str, Any]:
     if not source.startswith("/"):
         raise Refused(f"invalid mount config for type \"bind\": invalid mount path: '{source}'", status=400)
     make = bool(mount.get("_make") or mount.get("BindOptions", {}).get("CreateMountpoint"))
-    read_only = bool(mount.get("ReadOnly"))
-    binds, covers = find_folder(source, target, engine.scope, read_only=read_only, make=make)
-    if covers:
-        host["Tmpfs"] = {**host.get("Tmpfs", {}), **dict.fromkeys(covers, "ro,size=4096,mode=0700")}
-    return [await _show(bind, engine) for bind in binds]
+    return await _show(
+        find_folder(source, target, engine.scope, read_only=bool(mount.get("ReadOnly")), make=make), engine
+    )
 
 
 async def _show(bind: Bind, engine: Engine) -> dict[str, Any]:
@@ -214,7 +214,10 @@ def bind_ports(host: dict[str, Any], scope: Scope) -> None:
     Raises:
         Refused: Another address is asked for.
     """
-    for port, bindings in (host.get("PortBindings") or {}).items():
+    ports = host.get("PortBindings") or {}
+    if sum(len(bindings or [{}]) for bindings in ports.values()) > _MOST_PORTS:
+        raise refuse(f"publishing more than {_MOST_PORTS} ports", "each is a process of root's on the engine's machine")
+    for port, bindings in ports.items():
         made = []
         for binding in bindings or [{}]:
             address = binding.get("HostIp", "")

@@ -107,7 +107,7 @@ def text(value: Any, where: str) -> Any:
     """Any text."""
     if value is None:
         return DROPPED
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
         raise _wrong(where, "text")
     return value
 

@@ -169,11 +169,11 @@ def look(tree, source, *, read_only=False, make=True, **scope):
 def test_a_folder_of_the_workspace_is_found(tree):
     """The workspace as a whole, a folder, a file, a link that stays inside."""
     root = str(tree / "workspace")
-    assert look(tree, "/workspace") == ([Bind(root, "", "/x", read_only=False)], [])
-    assert look(tree, "/workspace/a/b/") == ([Bind(root, "a/b", "/x", read_only=False)], [])
-    assert look(tree, "/workspace/in") == ([Bind(root, "a/b", "/x", read_only=False)], [])
-    assert look(tree, "/workspace/a/../a/b", read_only=True) == ([Bind(root, "a/b", "/x", read_only=True)], [])
-    assert look(tree, "/workspace/a/file") == ([Bind(root, "a/file", "/x", read_only=False, is_file=True)], [])
+    assert look(tree, "/workspace") == Bind(root, "", "/x", read_only=False)
+    assert look(tree, "/workspace/a/b/") == Bind(root, "a/b", "/x", read_only=False)
+    assert look(tree, "/workspace/in") == Bind(root, "a/b", "/x", read_only=False)
+    assert look(tree, "/workspace/a/../a/b", read_only=True) == Bind(root, "a/b", "/x", read_only=True)
+    assert look(tree, "/workspace/a/file") == Bind(root, "a/file", "/x", read_only=False, is_file=True)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,7 @@ def test_what_is_not_in_a_mount_is_refused(tree, source):
 
 def test_a_missing_folder_is_made_for_the_owner_and_behind_no_link(tree):
     """As `docker run -v` does; a mount does not."""
-    binds, _ = look(tree, "/workspace/new/er")
-    assert binds[0].below == "new/er"
+    assert look(tree, "/workspace/new/er").below == "new/er"
     assert (tree / "workspace/new/er").stat().st_uid == (tree / "workspace").stat().st_uid
     with pytest.raises(Refused):
         look(tree, "/workspace/other", make=False)
@@ -214,28 +213,38 @@ def test_a_missing_folder_is_made_for_the_owner_and_behind_no_link(tree):
     assert not (tree / "made").exists()
 
 
-def test_what_lies_on_top_comes_along(tree):
-    """A read-only part stays read-only, and a cover stays a cover."""
-    mounts = [(tree / "extra", "/workspace/a/b", True), (tree / "beside", "/opt/x", True)]
-    binds, covers = look(tree, "/workspace/a", mounts=mounts, tmpfs=(Tmpfs("/workspace/a/secret"),))
-    assert binds == [
-        Bind(str(tree / "workspace"), "a", "/x", read_only=False),
-        Bind(str(tree / "extra"), "", "/x/b", read_only=True),
-    ]
-    assert covers == ["/x/secret"]
-    assert look(tree, "/opt/x", mounts=mounts)[0][0].read_only
-    with pytest.raises(Refused):
-        look(tree, "/workspace/a/secret/x", tmpfs=(Tmpfs("/workspace/a/secret"),))
-    with pytest.raises(Refused, match="another mount"):
-        look(tree, "/workspace/in", mounts=mounts)
+def test_what_is_hidden_or_read_only_for_the_run_is_out_of_reach(tree):
+    """By its path it is, in folders that the run can rename, or put a link in the place of."""
+    read_only, secret = [(tree / "workspace/a/b", "/workspace/a/b", True)], (Tmpfs("/workspace/a/secret"),)
+    for path in ("/workspace", "/workspace/a", "/workspace/a/file"):
+        with pytest.raises(Refused, match="hides"):
+            look(tree, path, mounts=[(tree / "beside", "/workspace/a/b", False)])
+        with pytest.raises(Refused, match="hides"):
+            look(tree, path, read_only=True, tmpfs=secret)
+        assert look(tree, path, read_only=True, mounts=read_only).read_only
+    for path in ("/workspace", "/workspace/a"):
+        with pytest.raises(Refused, match=":ro"):
+            look(tree, path, mounts=read_only)
+    with pytest.raises(Refused, match="only the workspace"):
+        look(tree, "/workspace/a/secret/x", tmpfs=secret)
+    beside = [(tree / "beside", "/opt/x", True)]
+    assert look(tree, "/opt/x", mounts=beside).read_only
+    assert look(tree, "/workspace/a", mounts=beside) == Bind(str(tree / "workspace"), "a", "/x", read_only=False)
+
+
+def test_a_link_out_of_a_workspace_in_a_read_only_mount_stays_in(tree):
+    """The mount around it is no way to what is beside it: the engine looks from the workspace on."""
+    around = [(tree, "/parent", True)]
+    assert look(tree, "/workspace/a", mounts=around) == Bind(str(tree / "workspace"), "a", "/x", read_only=False)
+    assert look(tree, "/parent/beside", mounts=around) == Bind(str(tree), "beside", "/x", read_only=True)
 
 
 def test_a_mount_that_is_in_another_is_a_part_of_it(tree):
     """From inside the other one its source can be replaced by a link, which only the engine's own look is safe from."""
     mounts = [(tree / "workspace/a", "/opt/a", True)]
     root = str(tree / "workspace")
-    assert look(tree, "/opt/a", mounts=mounts)[0] == [Bind(root, "a", "/x", read_only=True)]
-    assert look(tree, "/opt/a/b", mounts=mounts)[0] == [Bind(root, "a/b", "/x", read_only=True)]
+    assert look(tree, "/opt/a", mounts=mounts) == Bind(root, "a", "/x", read_only=True)
+    assert look(tree, "/opt/a/b", mounts=mounts) == Bind(root, "a/b", "/x", read_only=True)
     (tree / "workspace/a").rename(tree / "workspace/old")
     (tree / "workspace/a").symlink_to("/etc")
     with pytest.raises(Refused):
@@ -344,6 +353,8 @@ async def test_what_is_forced_on_a_build(method, number):
         "label:moat.run-id": "run-0000abcd",
         "label:moat.role": "guest",
         "build-arg:BUILDKIT_CACHE_MOUNT_NS": "run-0000abcd",
+        "build-arg:BUILDKIT_SANDBOX_HOSTNAME": "moat-run-0000abcd",
+        "hostname": "moat-run-0000abcd",
         "cmdline": "moat",
     }
     assert (frontend, 2, b"dockerfile.v0") in made
@@ -375,3 +386,35 @@ def test_whatever_bytes_come_are_a_message_or_refused(data):
     except Refused:
         return
     assert decode(encode(fields)) == fields
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(13, 2, encode([(1, 2, b"local"), (1, 2, b"moby")]))],
+        [(13, 2, encode([(1, 2, b"local"), (3, 2, b"x")]))],
+        [(13, 2, encode([(1, 0, b"\x01")]))],
+        [(3, 2, b"local"), (3, 2, b"moby")],
+        [(6, 2, b"dockerfile.v0"), (6, 2, b"gateway.v0")],
+        [(9, 0, b"\x01")],
+        [(8, 2, encode([(5, 2, encode([(1, 2, b"registry")]))]))],
+        [(8, 2, encode([(2, 2, b"evil/cache")]))],
+        [(12, 2, b"x")],
+        [write_entry(7, "cgroup-parent", "/escape")],
+        [write_entry(7, "cache-imports", "[]")],
+        [write_entry(7, "attest:sbom", "generator=evil")],
+        [write_entry(7, "target", "a"), write_entry(7, "target", "b")],
+        [(7, 2, encode([(1, 2, b"target"), (1, 2, b"cgroup-parent"), (2, 2, b"x")]))],
+    ],
+)
+async def test_what_two_readers_could_read_differently_in_a_build_is_refused(fields):
+    """A field that comes twice, one of another kind, one that nobody knows; and what others' builds would find."""
+    assert isinstance(await checked(SOLVE, fields), Refused)
+
+
+async def test_the_records_of_builds_are_asked_for_one_by_one():
+    """With one reference, which only who built knows."""
+    method = "/moby.buildkit.v1.Control/ListenBuildHistory"
+    assert decode(await checked(method, [(2, 2, b"ref"), (3, 0, b"\x01")])) == [(2, 2, b"ref"), (3, 0, b"\x01")]
+    for fields in ([(2, 2, b"ref"), (2, 2, b"")], [(3, 0, b"\x01")], [(2, 2, b"")], [(2, 0, b"\x01")]):
+        assert isinstance(await checked(method, fields), Refused)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 
+import anyio
 import pytest
 
 from moat_core.api import Moat
@@ -114,6 +116,10 @@ REFUSED = {
     "an insecure build": "printf 'FROM {image}\\nRUN true' >D; docker build --allow security.insecure -f D .",
     "an image's name": "docker build -t {image} -f Classic .",
     "an image's end": "docker rmi {image}",
+    "a cache of one's own making": "docker buildx build --cache-from type=local,src=. -f Classic .",
+    "a control group": "docker buildx build --cgroup-parent /x -f Classic .",
+    "everybody's old containers": "docker container prune -f --filter until=1h",
+    "addresses of the machine": "docker network create --subnet 192.168.7.0/24 nn",
 }
 
 
@@ -194,6 +200,8 @@ async def test_what_would_break_out_is_refused(world, workspace, foreign, sandbo
             ("docker network inspect foreign-net", "not found"),
             (f"docker run -v foreign-data:/d {IMAGE}", "taken"),
             ("docker volume rm foreign-data", "no such volume"),
+            ("docker cp foreign-box:/etc/passwd -", "No such container"),
+            (f"docker cp here {foreign}:/", "No such container"),
         ):
             result = await run.exec(["sh", "-c", command], timeout_s=60)
             assert said in result.stderr.decode(), (command, result.stderr)
@@ -204,6 +212,36 @@ async def test_what_would_break_out_is_refused(world, workspace, foreign, sandbo
             assert foreign not in listed
     assert docker("inspect", "-f", "{{.State.Running}}", "foreign-box").stdout == "true\n"
     assert [each for each in events if type(each).__name__ == "Refusal" and each.option == "privileged"]
+    assert world.left() == {}
+
+
+@SANDBOX
+async def test_nobody_else_builds_with_what_a_run_built(world, workspace, sandbox):
+    """What a step may see besides its line (a proxy, a secret) is not in its cache key: the run is."""
+    fill(workspace)
+    (workspace / "Poison").write_text(f'FROM {IMAGE}\nRUN echo "{secrets.token_hex(8)} $HTTP_PROXY" >/made\n')
+    async with Moat() as moat, moat.run(workspace, sandbox=sandbox, dependencies=["docker:host"]) as run:
+        build = "docker build -q -f Poison --build-arg HTTP_PROXY=evil"
+        inside = f"{build} --build-arg BUILDKIT_SANDBOX_HOSTNAME=x -t mine:1 . && docker run --rm mine:1 cat /made"
+        assert "evil" in (await run.exec(["sh", "-c", inside], check=True, timeout_s=60)).text
+        script = ["-f", str(workspace / "Poison"), "-o", f"type=local,dest={workspace / 'theirs'}", str(workspace)]
+        outside = await anyio.to_thread.run_sync(docker, "buildx", "build", *script)
+        assert outside.returncode == 0, outside.stderr
+        assert "evil" not in (workspace / "theirs" / "made").read_text()
+    assert world.left() == {}
+
+
+@SANDBOX
+async def test_processes_of_a_container_are_listed_where_that_is_safe(world, workspace, sandbox):
+    """The engine runs the machine's own ps on what gVisor names, which are other processes' numbers."""
+    fill(workspace)
+    async with Moat() as moat, moat.run(workspace, sandbox=sandbox, dependencies=["docker:host"]) as run:
+        await run.exec(["docker", "run", "-d", "--name", "box", IMAGE, "sleep", "300"], check=True)
+        result = await run.exec(["docker", "top", "box"])
+        if sandbox:
+            assert b"moat:" in result.stderr
+        else:
+            assert "sleep 300" in result.text
     assert world.left() == {}
 
 

@@ -73,7 +73,9 @@ WORKS = {
         "built:1 built:2 ",
     ),
     "compose": (
-        "docker compose up -d 2>&1 | grep -c Started; docker compose --ansi never logs --no-log-prefix -f asks 2>/dev/null | grep -o served",
+        # Followed, compose's own logs may end before the last line when the container does.
+        "docker compose up -d 2>&1 | grep -c Started; docker wait $(docker compose ps -aq asks) >/dev/null;"
+        " docker compose --ansi never logs --no-log-prefix asks | grep -o served",
         "2\nserved\n",
     ),
     "a published port": ("perl fetch.pl docker.moat.internal:18000", "served\n"),
@@ -116,7 +118,7 @@ REFUSED = {
     "an insecure build": "printf 'FROM {image}\\nRUN true' >D; docker build --allow security.insecure -f D .",
     "an image's name": "docker build -t {image} -f Classic .",
     "an image's end": "docker rmi {image}",
-    "a cache of one's own making": "docker buildx build --cache-from type=local,src=. -f Classic .",
+    "a cache of one's own making": "docker buildx build --cache-from type=registry,ref=localhost/cache -f Classic .",
     "a control group": "docker buildx build --cgroup-parent /x -f Classic .",
     "everybody's old containers": "docker container prune -f --filter until=1h",
     "addresses of the machine": "docker network create --subnet 192.168.7.0/24 nn",
@@ -201,7 +203,7 @@ async def test_what_would_break_out_is_refused(world, workspace, foreign, sandbo
             (f"docker run -v foreign-data:/d {IMAGE}", "taken"),
             ("docker volume rm foreign-data", "no such volume"),
             ("docker cp foreign-box:/etc/passwd -", "No such container"),
-            (f"docker cp here {foreign}:/", "No such container"),
+            (f"docker cp here {foreign}:/", "no such directory"),  # as the command says without a guard
         ):
             result = await run.exec(["sh", "-c", command], timeout_s=60)
             assert said in result.stderr.decode(), (command, result.stderr)
@@ -222,7 +224,7 @@ async def test_nobody_else_builds_with_what_a_run_built(world, workspace, sandbo
     (workspace / "Poison").write_text(f'FROM {IMAGE}\nRUN echo "{secrets.token_hex(8)} $HTTP_PROXY" >/made\n')
     async with Moat() as moat, moat.run(workspace, sandbox=sandbox, dependencies=["docker:host"]) as run:
         build = "docker build -q -f Poison --build-arg HTTP_PROXY=evil"
-        inside = f"{build} --build-arg BUILDKIT_SANDBOX_HOSTNAME=x -t mine:1 . && docker run --rm mine:1 cat /made"
+        inside = f"{build} -t mine:1 . && docker run --rm mine:1 cat /made"
         assert "evil" in (await run.exec(["sh", "-c", inside], check=True, timeout_s=60)).text
         script = ["-f", str(workspace / "Poison"), "-o", f"type=local,dest={workspace / 'theirs'}", str(workspace)]
         outside = await anyio.to_thread.run_sync(docker, "buildx", "build", *script)

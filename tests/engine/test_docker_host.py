@@ -74,8 +74,10 @@ WORKS = {
     ),
     "compose": (
         # Followed, compose's own logs may end before the last line when the container does.
-        "docker compose up -d 2>&1 | grep -c Started; docker wait $(docker compose ps -aq asks) >/dev/null;"
-        " docker compose --ansi never logs --no-log-prefix asks | grep -o served",
+        (
+            "docker compose up -d 2>&1 | grep -c Started; docker wait $(docker compose ps -aq asks) >/dev/null;"
+            " docker compose --ansi never logs --no-log-prefix asks | grep -o served"
+        ),
         "2\nserved\n",
     ),
     "a published port": ("perl fetch.pl docker.moat.internal:18000", "served\n"),

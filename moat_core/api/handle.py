@@ -263,17 +263,23 @@ class RunHandle(SandboxHandle):
         await self.sandbox.stop(grace_s)
 
     def url(self, endpoint: str) -> str:
-        """Return where an endpoint of the run can be reached from this machine: ``http://127.0.0.1:<port>``.
+        """Return where an endpoint of the run can be reached from this machine.
+
+        That is ``http://<endpoint>.<agent>.localhost:<port>`` with routing, else ``http://127.0.0.1:<port>``.
 
         Raises:
             UsageError: The run has no such endpoint.
         """
-        ports = {port.endpoint: port.number for port in self.run.plan.ports}
-        published = self.sandbox.info.ports
-        if endpoint not in ports or ports[endpoint] not in published:
-            known = ", ".join(sorted(ports)) or "none"
+        urls = self.run.urls
+        if endpoint not in urls:
+            known = ", ".join(sorted(urls)) or "none"
             raise UsageError(f"The run {self.name} has no endpoint '{endpoint}'.", hint=f"It has: {known}.")
-        return f"http://127.0.0.1:{published[ports[endpoint]]}"
+        return urls[endpoint]
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Endpoint -> its `url`."""
+        return dict(self.run.urls)
 
     # -- its own command's output ------------------------------------------------------------------------------
 

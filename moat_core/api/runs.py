@@ -44,6 +44,7 @@ class RunInfo:
     workspace: str
     command: tuple[str, ...] | None
     ports: dict[str, int]
+    urls: dict[str, str]
     created: float | None
     ended: float | None
     exit_code: int | None
@@ -142,6 +143,7 @@ def _lost(store: Store, sandbox: SandboxInfo, runtime: str, address: str) -> Run
         workspace="",
         command=None,
         ports={},
+        urls={},
         created=None,
         ended=None,
         exit_code=sandbox.exit_code,

@@ -191,7 +191,8 @@ async def _requested(moat: Moat, data: dict[str, Any]) -> int:
     handle = moat.open(RunRequest.from_json(data), on_event=_on_event, on_output=_drop)
 
     async def ready() -> None:
-        _ready({"id": handle.id, "name": handle.name, "oci_runtime": handle.oci_runtime, "pid": os.getpid()})
+        ready = {"id": handle.id, "name": handle.name, "oci_runtime": handle.oci_runtime, "urls": handle.urls}
+        _ready({**ready, "pid": os.getpid()})
 
     lived = await live(handle, on_ready=ready)
     for problem in lived.run.problems if lived.run else ():

@@ -13,6 +13,7 @@ oci_runtime   what the container was really started with (``runsc`` is gVisor); 
 workspace     the folder on the host
 command       its own command, a list of strings; null: it waits for ``moat exec``
 ports         endpoint -> port in the container
+urls          endpoint -> where a browser finds it; empty before the run is up
 created       seconds since 1970, UTC; null for a container that the store has lost
 ended         likewise; null while it is alive
 exit_code     of its own command; null if there is none
@@ -44,9 +45,14 @@ def print_runs(entries: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(entries)
     else:
-        print_table(_HEADERS, [_cells(run) for run in entries], shrink=len(_HEADERS) - 1)
+        below = [[f"{endpoint}: {url}" for endpoint, url in _live_urls(run).items()] for run in entries]
+        print_table(_HEADERS, [_cells(run) for run in entries], shrink=len(_HEADERS) - 1, below=below)
     for error in dict.fromkeys(run["engine_error"] for run in entries if run["engine_error"]):
         warn(f"{error} What it runs is shown as unknown.")
+
+
+def _live_urls(run: dict[str, Any]) -> dict[str, str]:
+    return run["urls"] if run["ended"] is None else {}
 
 
 def _cells(run: dict[str, Any]) -> list[str]:

@@ -93,11 +93,18 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, shrink: int | None = None) -> None:
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    shrink: int | None = None,
+    below: Sequence[Sequence[str]] = (),
+) -> None:
     """Print a table that fits the terminal.
 
     Args:
         shrink: The column that is cut first when the terminal is narrow; without a terminal nothing is cut.
+        below: For each row, what stands under it, a line each.
     """
     table = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max([len(header), *(len(row[i]) for row in table)]) for i, header in enumerate(headers)]
@@ -106,9 +113,11 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, shrink
         if room < 0:
             widths[shrink] = max(len(headers[shrink]), widths[shrink] + room, 8)
     print(style("  ".join(h.ljust(w) for h, w in zip(headers, widths, strict=True)).rstrip(), "bold"))
-    for row in table:
+    for number, row in enumerate(table):
         cells = [cell if len(cell) <= w else cell[: w - 1] + "…" for cell, w in zip(row, widths, strict=True)]
         print("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
+        for line in below[number] if below else ():
+            print(f"  {printable(line)}")
 
 
 def _columns() -> int:

@@ -63,4 +63,4 @@ def moat_open_sandbox(run: Run) -> AbstractAsyncContextManager[Sandbox] | None:
 
 @spec.context()
 def moat_open_endpoints(run: Run) -> AbstractAsyncContextManager[None] | None:
-    """Make the run's ports reachable; ``run.sandbox`` is up."""
+    """Make the run's ports reachable; ``run.sandbox`` is up. Where a user finds one goes into ``run.urls``."""

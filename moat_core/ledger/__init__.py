@@ -4,15 +4,18 @@ from moat_core.ledger.connections import Connections
 from moat_core.ledger.ledger import Held, Kinds, Ledger, LedgerStep
 from moat_core.ledger.resource import VOLATILE, Resource, ResourceContext
 from moat_core.ledger.upkeep import Reaped, Upkeep, kinds_of
+from moat_core.ledger.view import Entry, LedgerView
 from moat_core.ledger.watchdog import Watchdog
 
 __all__ = [
     "VOLATILE",
     "Connections",
+    "Entry",
     "Held",
     "Kinds",
     "Ledger",
     "LedgerStep",
+    "LedgerView",
     "Reaped",
     "Resource",
     "ResourceContext",

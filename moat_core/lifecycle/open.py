@@ -69,6 +69,7 @@ class Opened:
                 sandboxed=int(plan.sandboxed),
                 phase="open",
                 created=time.time(),
+                urls={},
             )
         )
         self._written = True
@@ -79,9 +80,17 @@ class Opened:
         await run.ledger.step("opened")
 
     async def started(self, run: Run) -> None:
-        """Remember that the run is up, and what the engine really started it with."""
+        """Remember that the run is up, what the engine really started it with, and where it is reached."""
+        published = run.sandbox.info.ports
+        for port in run.plan.ports:
+            if port.number in published:
+                run.urls.setdefault(port.endpoint, f"http://127.0.0.1:{published[port.number]}")
         self.store.update_run(
-            run.id, phase="act", oci_runtime=run.sandbox.info.oci_runtime, sandboxed=int(run.plan.sandboxed)
+            run.id,
+            phase="act",
+            oci_runtime=run.sandbox.info.oci_runtime,
+            sandboxed=int(run.plan.sandboxed),
+            urls=run.urls,
         )
 
     async def end(self, run: Run) -> RunResult:

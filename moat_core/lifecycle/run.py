@@ -95,6 +95,7 @@ class Run:
         locks: Folder for `flock` files that runs share.
         labels: For everything an engine makes for this run.
         hosts: Name -> address for the container's ``/etc/hosts``, growing while the run opens.
+        urls: Endpoint -> where it is reached, set by `moat_open_endpoints`; ``http://127.0.0.1:<port>`` for the others.
         outcome: How the body ended; ``None`` until then.
         image: What ``moat_resolve_image`` answered.
         timed_out: The plan's ``timeout_s`` has passed.
@@ -112,6 +113,7 @@ class Run:
     runtime_class: type[Runtime]
     grace_s: float = GRACE_S
     hosts: dict[str, str] = attrs.field(factory=dict)
+    urls: dict[str, str] = attrs.field(factory=dict)
     events: EventStream = attrs.field(factory=EventStream)
     problems: list[Problem] = attrs.field(factory=list)
     outcome: Outcome | None = None

@@ -20,12 +20,12 @@ from moat_core.store.paths import Home, Lock, _unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["SCHEMA_VERSION", "LedgerRow", "RunRow", "Store"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_S = 10.0
 _BROKEN = re.compile("no such (table|column)|Could not decode|has no column")
 _SCHEMA = """
@@ -33,7 +33,8 @@ CREATE TABLE runs (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, runtime TEXT NOT NULL, address TEXT NOT NULL, probe TEXT NOT NULL,
   workspace TEXT NOT NULL, command TEXT NOT NULL, env_names TEXT NOT NULL, ports TEXT NOT NULL,
   owner_pid INTEGER NOT NULL, owner_kind TEXT NOT NULL, sandboxed INTEGER NOT NULL, oci_runtime TEXT,
-  phase TEXT NOT NULL, created REAL NOT NULL, ended REAL, status TEXT, exit_code INTEGER, error TEXT
+  phase TEXT NOT NULL, created REAL NOT NULL, ended REAL, status TEXT, exit_code INTEGER, error TEXT,
+  urls TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
 CREATE INDEX runs_phase ON runs (phase);
 CREATE TABLE ledger (
@@ -43,6 +44,8 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_run ON ledger (run_id);
 CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
+_UPGRADES = {1: "ALTER TABLE runs ADD COLUMN urls TEXT NOT NULL DEFAULT '{}'"}
+"""Version -> what makes it the next one."""
 
 
 class _Row:
@@ -74,9 +77,9 @@ class RunRow(_Row):
 
     fields = (
         "id", "name", "runtime", "address", "probe", "workspace", "command", "env_names", "ports", "owner_pid",
-        "owner_kind", "sandboxed", "oci_runtime", "phase", "created", "ended", "status", "exit_code", "error",
+        "owner_kind", "sandboxed", "oci_runtime", "phase", "created", "ended", "status", "exit_code", "error", "urls",
     )  # fmt: skip
-    json_fields = frozenset({"command", "env_names", "ports"})
+    json_fields = frozenset({"command", "env_names", "ports", "urls"})
     id: str
     name: str
     runtime: str
@@ -96,6 +99,7 @@ class RunRow(_Row):
     status: str | None
     exit_code: int | None
     error: str | None
+    urls: dict[str, str]
 
 
 class LedgerRow(_Row):
@@ -125,6 +129,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._inherited: sqlite3.Connection | None = None
+        self._inode = 0
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -136,6 +141,7 @@ class Store:
 
     def update_run(self, run_id: str, **values: Any) -> None:
         """Change some columns of a run."""
+        values = {k: json.dumps(v) if k in RunRow.json_fields else v for k, v in values.items()}
         columns = ", ".join(f"{name} = :{name}" for name in values)
         self._write(f"UPDATE runs SET {columns} WHERE id = :id", {**values, "id": run_id})  # noqa: S608
 
@@ -191,6 +197,24 @@ class Store:
         """Return the unfinished runs that the process PID owns."""
         sql = "SELECT id FROM runs WHERE phase != 'over' AND owner_pid = ?"
         return [row[0] for row in self._execute(sql, (pid,))]
+
+    def resources_of(self, kinds: Iterable[str]) -> list[LedgerRow]:
+        """Return what all runs made of some KINDS, oldest first."""
+        wanted = tuple(kinds)
+        places = ", ".join("?" * len(wanted))
+        return self._read(LedgerRow, f"SELECT * FROM ledger WHERE kind IN ({places}) ORDER BY id", wanted)  # noqa: S608
+
+    def version(self) -> tuple[int, int]:
+        """Return what differs once another connection has committed anything, or the file is another (2 to 5 µs)."""
+        try:
+            inode = os.stat(self.home.database).st_ino
+        except OSError:
+            return 0, 0
+        if inode != self._inode:
+            self.close()
+        rows = self._execute("PRAGMA data_version", ())
+        self._inode = inode
+        return inode, rows[0][0] if rows else 0
 
     # -- notes -----------------------------------------------------------------------------------------------
 
@@ -280,7 +304,9 @@ class Store:
                     hint="Upgrade moat, or set MOAT_HOME to another folder.",
                 )
             if version == 0:
-                self._create(connection)
+                connection.execute("PRAGMA journal_mode = WAL")
+            if version < SCHEMA_VERSION:
+                self._make_tables(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -289,14 +315,14 @@ class Store:
         return connection
 
     @staticmethod
-    def _create(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+    def _make_tables(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody was quicker
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]  # somebody may have been quicker
+            steps = _SCHEMA.split(";") if version == 0 else [_UPGRADES[each] for each in range(version, SCHEMA_VERSION)]
+            for statement in steps:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -76,6 +76,7 @@ def entry(row: RunRow, sandbox: Mapping[str, Any] | None, *, locked: bool, error
         "workspace": row.workspace,
         "command": row.command,
         "ports": row.ports,
+        "urls": row.urls or {},
         "created": row.created,
         "ended": row.ended,
         "exit_code": row.exit_code,

@@ -21,6 +21,8 @@ from moat_core.errors import UsageError, WorkspaceError
 from moat_core.types import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from moat_core.api import Moat, RunHandle
     from moat_core.api.live import Lived
     from moat_core.plan import Plan, RunRequest
@@ -151,13 +153,19 @@ async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:
 
     handle = moat.open(request, plan=plan, on_output=show, on_event=printer)
 
+    async def ready() -> None:
+        printer.clear()
+        _tell_urls(handle.urls)
+        if plan.stdin:
+            await handle.run.start_service("stdin", _stdin, handle, plan)
+
     def on_signal(_number: int, count: int) -> None:
         screen.hurry()
         if count == 1 and can_write(2):
             say("\rStopping; once more to stop waiting.")
 
     try:
-        lived = await live(handle, on_ready=lambda: _attach(handle, plan), on_signal=on_signal)
+        lived = await live(handle, on_ready=ready, on_signal=on_signal)
     finally:
         screen.reset()
         printer.clear()
@@ -178,9 +186,10 @@ def _tell_end(lived: Lived, plan: Plan) -> None:
         warn("The kernel killed something in the container for want of memory.")
 
 
-async def _attach(handle: RunHandle, plan: Plan) -> None:
-    if plan.stdin:
-        await handle.run.start_service("stdin", _stdin, handle, plan)
+def _tell_urls(urls: Mapping[str, str]) -> None:
+    """Say where the endpoints are, one a line."""
+    for endpoint, url in urls.items():
+        say(f"{endpoint}: {url}")
 
 
 async def _stdin(handle: RunHandle, plan: Plan, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -219,6 +228,7 @@ async def _detached(context: CliContext, moat: Moat, request: RunRequest, plan: 
     else:
         print(ready["id"])
         say(f"{ready['name']} is up ({ready['oci_runtime']}). Follow it: moat logs -f {ready['name']}")
+        _tell_urls(ready["urls"])
     return 0
 
 

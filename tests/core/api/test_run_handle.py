@@ -277,7 +277,7 @@ async def test_an_endpoint_that_is_not_there_is_told_with_those_that_are(moat, l
         for name in ("web", "api"):
             with pytest.raises(UsageError) as caught:
                 run.url(name)
-            assert caught.value.hint == "It has: web."
+            assert caught.value.hint == "It has: none."
 
 
 async def test_a_kept_run_leaves_its_container_behind(moat, library):

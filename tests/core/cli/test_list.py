@@ -74,6 +74,15 @@ def test_isolation_is_what_the_engine_says(machine, moat):
     assert "runc" in moat("list").out
 
 
+def test_live_runs_show_where_they_are_reached(machine, moat):
+    """Under its row, for people; of those that are over nothing is there any more."""
+    urls = {"web": "http://web.fox.localhost:8080"}
+    machine.store.update_run(machine.add_run("fox"), urls=urls)
+    machine.store.update_run(machine.add_run("owl", live=False, state=None), urls=urls, ended=1.0)
+    assert moat("list", "-a").out.splitlines().count("  web: http://web.fox.localhost:8080") == 1
+    assert [run["urls"] for run in moat("list", "--json").json] == [urls]
+
+
 def test_json_fields_are_those_documented():
     """RunInfo, what the quick way makes and the documented table have the same fields."""
     documented = [line.split()[0] for line in listing.__doc__.split("====\n")[2].splitlines() if line[:1].isalpha()]

@@ -205,6 +205,23 @@ def test_a_newer_file_is_left_alone(home, open_store):
     assert Path(home.database).read_bytes() == before
 
 
+def test_an_older_file_is_brought_up_to_date(home, open_store):
+    """Nothing of it is lost; several at once do it once."""
+    store = open_store()
+    store.add_run(run_row("run-00000001"))
+    store.close()
+    with sqlite3.connect(home.database) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN urls")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    stores = [open_store() for _ in range(3)]
+    for each in stores:
+        assert [(run.id, run.urls) for run in each.runs()] == [("run-00000001", {})]
+        assert each.warnings == []
+    stores[0].update_run("run-00000001", urls={"web": "http://web.x.localhost:8080"})
+    assert stores[1].run("run-00000001").urls == {"web": "http://web.x.localhost:8080"}
+
+
 def broken_header(path):
     path.write_bytes(b"\0" * 100 + path.read_bytes()[100:])
 

@@ -47,10 +47,11 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
     ended: SandboxInfo | None = None
     try:
         moat.watch()
-        attached = await moat.attach(run_id)
+        # Not `attach`: its command may have ended since its first owner let go.
+        sandbox = await moat.sandbox(await moat.find(run_id))
         moat.store.update_run(run_id, owner_pid=os.getpid(), owner_kind="detached")
         on_ready()
-        ended = await _see_through(moat, attached.sandbox, task)
+        ended = await _see_through(moat, sandbox, task)
     except MoatError as error:
         log.error(error.message, hint=error.hint)
     finally:

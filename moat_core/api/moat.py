@@ -19,9 +19,10 @@ from moat_core.ledger import Connections, Kinds, Ledger, Upkeep, Watchdog, kinds
 from moat_core.ledger.ledger import RELEASE_S, LedgerStep
 from moat_core.lifecycle import GRACE_S, Opened, Run
 from moat_core.plan import Plan, RunRequest, make_plan, runtimes
-from moat_core.runtime.base import Runtime
+from moat_core.runtime.base import Runtime, Sandbox
 from moat_core.runtime.load import load_attribute
 from moat_core.store import Home, Store, default_home
+from moat_core.store.log import LogFollower
 from moat_core.store.paths import is_locked
 from moat_core.types import Mount, RunState
 
@@ -220,8 +221,26 @@ class Moat:
             await self._connect(info.runtime, info.address)  # raises the whole error, with its hint
         if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
+        return AttachedRun(info.name, await self.sandbox(info))
+
+    async def sandbox(self, info: RunInfo) -> Sandbox:
+        """Return the container of a run that was found, whether or not it is running.
+
+        Raises:
+            RunOver: It has none.
+        """
+        if info.sandbox is None:
+            raise RunOver(f"The run {info.name} ({info.id}) has no container.")
         runtime = await self._connect(info.runtime, info.address)
-        return AttachedRun(info.name, await runtime.get_sandbox(info.sandbox))
+        return await runtime.get_sandbox(info.sandbox)
+
+    def log(self, run_id: str, *, tail: int | None = None) -> LogFollower:
+        """Return what reads a run's log while it is written, also after its end; it has to be closed.
+
+        Args:
+            tail: Begin with so many of the last lines; ``None`` with all.
+        """
+        return LogFollower(self.home.run_folder(run_id), tail=tail)
 
     def watch(self) -> None:
         """Start the watchdog now; opening a run does so by itself."""

@@ -145,6 +145,11 @@ class Run:
         return self.plan.name
 
     @property
+    def moat_home(self) -> Path:
+        """The state folder, ``MOAT_HOME``: for what several runs share, in a folder of the plugin's name."""
+        return self.locks.parent
+
+    @property
     def cancel_requested(self) -> bool:
         """Whether somebody asked for the end."""
         return self._requested

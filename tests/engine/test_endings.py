@@ -15,6 +15,7 @@ from fault_proxy import FaultProxy
 
 from moat_core import Moat, hookimpl
 from moat_core.errors import RunError, TeardownError, UsageError
+from moat_core.store.log import read_log
 from moat_core.store.paths import Lock, is_locked
 
 
@@ -126,6 +127,26 @@ async def test_detach_keeps_the_limit_and_the_wish_to_keep(world, home, workspac
     listed = json.loads((await asyncio.to_thread(moat, "list", "--json")).stdout)
     assert [(run["id"], run["state"]) for run in listed] == [(kept, "kept")]
     assert (await asyncio.to_thread(moat, "destroy", "-f", kept)).returncode == 0
+
+
+async def test_a_command_that_ends_while_it_is_handed_over_has_ended_well(world, home, workspace, monkeypatch):
+    """The supervisor, slow to start, finds it over: that is its end, and no error."""
+    from moat_core.api import supervisor
+
+    give = supervisor._give
+
+    def late(process, task):
+        subprocess.run(["docker", "wait", f"moat-{json.loads(task)['adopt']}"], check=True, capture_output=True)
+        give(process, task)
+
+    monkeypatch.setattr(supervisor, "_give", late)
+    async with Moat(home=home) as library:
+        run_id = await detach(library, workspace, command=["sh", "-c", "echo out; sleep 1; exit 7"])
+    assert not await asyncio.to_thread(world.wait_until_empty, 10)
+    async with Moat(home=home) as library:
+        ended = library.store.run(run_id)
+    assert (ended.status, ended.exit_code) == ("finished", 7)
+    assert [record.data for record in read_log(home / "runs" / run_id)] == [b"out\n"]
 
 
 async def test_a_supervisor_survives_a_broken_connection(world, home, workspace, engine, tmp_path, monkeypatch, moat):

@@ -16,11 +16,12 @@ import command
 import guard
 import memory
 import overhead
+import router
 from measure import show
 
 from moat_core.errors import MoatError
 
-PARTS = {"overhead": overhead, "command": command, "memory": memory, "build": build, "guard": guard}
+PARTS = {"overhead": overhead, "command": command, "memory": memory, "build": build, "guard": guard, "router": router}
 
 
 async def main():

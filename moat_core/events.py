@@ -6,7 +6,7 @@ One frozen class an event, so that fields can be added without breaking a listen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import attrs
@@ -51,6 +51,17 @@ class RunStarted(Event):
 
     oci_runtime: str
     startup_s: float
+
+
+@attrs.frozen
+class RunMoved(Event):
+    """The engine has started the run's container anew; its ports are published elsewhere.
+
+    Args:
+        ports: Port in the container -> port on 127.0.0.1.
+    """
+
+    ports: Mapping[int, int]
 
 
 @attrs.frozen

@@ -66,6 +66,7 @@ async def moat_open_services(run: Run) -> AsyncIterator[None]:
 async def moat_open_endpoints(run: Run) -> AsyncIterator[None]:
     published = run.sandbox.info.ports
     urls = {port.endpoint: f"http://127.0.0.1:{published[port.number]}" for port in run.plan.ports}
+    run.urls.update(urls)
     path = anyio.Path(run.home) / "urls.json"
     await path.write_text(json.dumps(urls))
     yield

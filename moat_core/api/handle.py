@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -233,7 +233,7 @@ class RunHandle(SandboxHandle):
                 f"The run {self.name} cannot be detached: the plugin {by_hand[0]} was registered in this process.",
                 hint="Install it, or name its module in MOAT_PLUGINS: a supervisor can load those.",
             )
-        ours = set(run.service_names) - {"watch", "output", "time limit"}
+        ours = set(run.service_names) - {"watch", "moves", "output", "time limit"}
         if ours:
             raise UsageError(
                 f"The run {self.name} cannot be detached: {', '.join(sorted(ours))} runs in this process.",
@@ -263,18 +263,34 @@ class RunHandle(SandboxHandle):
         await self.sandbox.stop(grace_s)
 
     def url(self, endpoint: str) -> str:
-        """Return where an endpoint of the run can be reached from this machine.
+        """Return where a browser on this machine finds an endpoint of the run.
 
-        That is ``http://<endpoint>.<agent>.localhost:<port>`` with routing, else ``http://127.0.0.1:<port>``.
+        That is ``http://<endpoint>.<agent>.localhost:<port>`` with routing, else ``http://127.0.0.1:<port>``. Many
+        systems' resolvers do not know names under ``localhost``, which browsers and curl do: see `address`.
 
         Raises:
             UsageError: The run has no such endpoint.
         """
         urls = self.run.urls
         if endpoint not in urls:
-            known = ", ".join(sorted(urls)) or "none"
-            raise UsageError(f"The run {self.name} has no endpoint '{endpoint}'.", hint=f"It has: {known}.")
+            raise self._no_endpoint(endpoint, urls)
         return urls[endpoint]
+
+    def address(self, endpoint: str) -> tuple[str, int]:
+        """Return host and port of this machine where an endpoint is published: for programs, and past any proxy.
+
+        Raises:
+            UsageError: The run has no such endpoint.
+        """
+        numbers = {port.endpoint: port.number for port in self.run.plan.ports}
+        published = self.sandbox.info.ports
+        if numbers.get(endpoint) not in published:
+            raise self._no_endpoint(endpoint, numbers)
+        return "127.0.0.1", published[numbers[endpoint]]
+
+    def _no_endpoint(self, endpoint: str, known: Iterable[str]) -> UsageError:
+        names = ", ".join(sorted(known)) or "none"
+        return UsageError(f"The run {self.name} has no endpoint '{endpoint}'.", hint=f"It has: {names}.")
 
     @property
     def urls(self) -> dict[str, str]:

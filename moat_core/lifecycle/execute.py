@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from moat_core.errors import HookContractError, HostError, RunError, SandboxGone
-from moat_core.events import PhaseStarted, RunEnded, RunStarted
+from moat_core.events import PhaseStarted, RunEnded, RunMoved, RunStarted
 from moat_core.lifecycle.run import Outcome, Run, RunResult
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ async def _open_sandbox(run: Run) -> None:
         run._sandbox = await run.undo.enter(plugin, "moat_open_sandbox", context)  # noqa: SLF001
     if run._sandbox is not None and not run.cancel_requested:  # noqa: SLF001
         await run.start_service("watch", _watch, run, run._sandbox)  # noqa: SLF001
+        await run.start_service("moves", _follow, run, run._sandbox)  # noqa: SLF001
         if run.plan.timeout_s is not None:
             await run.start_service("time limit", _limit, run, run._sandbox, run.plan.timeout_s)  # noqa: SLF001
 
@@ -171,6 +172,16 @@ async def _watch(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -
         why = "out of memory" if run.main_ended.oom_killed else f"exit code {run.main_ended.exit_code}"
         run.cancel(SandboxGone(f"The container of {run.name} has ended ({why}).", hint="Was it stopped from outside?"))
     await anyio.sleep_forever()
+
+
+async def _follow(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -> None:
+    """Tell where the container is reached each time that its engine has started it anew."""
+    task_status.started()
+    while True:
+        info = await sandbox.wait_moved()
+        if run.undo.closing:
+            await anyio.sleep_forever()  # what would be made for it now, nobody would undo
+        await run.emit(RunMoved(run.id, info.ports))
 
 
 async def _act(run: Run, body: Body) -> None:

@@ -18,7 +18,7 @@ from moat_core.types import Problem
 
 if TYPE_CHECKING:
     from moat_core.hooks.dispatch import Dispatcher
-    from moat_core.ledger import Ledger, Resource
+    from moat_core.ledger import Held, Ledger, Resource
     from moat_core.plan import Plan
     from moat_core.runtime.base import Connection, Runtime, Sandbox, SandboxInfo
 
@@ -127,6 +127,7 @@ class Run:
     _sandbox: Sandbox | None = None
     timed_out: bool = False
     detached: bool = False
+    _held: list[Held] = attrs.field(factory=list)
     _service_names: list[str] = attrs.field(factory=list)
     _requested: bool = False
     _abort: BaseException | None = None
@@ -236,13 +237,26 @@ class Run:
         """
         held = await self.ledger.acquire(resource)
 
+        self._held.append(held)
+
         async def release() -> None:
-            if self.detached:
-                return  # another process owns it now
+            if self.detached or held not in self._held:
+                return  # another process owns it now; or it was released before
+            self._held.remove(held)
             await self.ledger.settle(held, keep=self.plan.keep and self._ended_well())
 
         self.undo.push("ledger", resource.kind, release)
         return held.value
+
+    async def release(self, resource: Resource) -> None:
+        """Undo something that was acquired now already; it is no error if it is gone.
+
+        Raises:
+            MoatError: It cannot be undone; it is tried again at the end.
+        """
+        for held in [each for each in self._held if each.resource == resource]:
+            await self.ledger.release(held)
+            self._held.remove(held)
 
     async def start_service(
         self, name: str, func: Callable[..., Awaitable[Any]], *args: Any, ready_s: float = READY_S

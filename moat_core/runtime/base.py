@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, Self
 
+import anyio
 import attrs
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ class Sandbox(ABC):
     @abstractmethod
     async def wait(self) -> SandboxInfo:
         """Wait until the main process has ended and return what the engine then says."""
+
+    async def wait_moved(self) -> SandboxInfo:
+        """Wait until its ports are published elsewhere, since its engine has started it anew, and return where.
+
+        Told while somebody is in `wait`. The default never returns: for runtimes that start nothing anew.
+        """
+        await anyio.sleep_forever()
+        raise AssertionError
 
     @abstractmethod
     async def refresh(self) -> SandboxInfo:

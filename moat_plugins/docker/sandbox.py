@@ -55,6 +55,7 @@ class DockerSandbox(Sandbox):
         self._main: MainProcess | None = None
         self._waiting = anyio.Lock()
         self._end: SandboxInfo | None = None
+        self._moved = anyio.Event()
 
     @classmethod
     def from_inspection(cls, engine: Engine, found: Mapping[str, Any]) -> DockerSandbox:
@@ -104,10 +105,19 @@ class DockerSandbox(Sandbox):
                 # An answer that was lost on the way would make us wait for ever: look for ourselves now and then.
                 with anyio.move_on_after(_LOOKS * self._engine.timeout_s), gone_if_missing():
                     await self._engine.containers.wait(self.info.id)
+                before = self.info.ports
                 info = await self.refresh()
                 if info.state not in _ALIVE:
                     self._end = info
+                elif info.ports != before:
+                    self._moved.set()
+                    self._moved = anyio.Event()
             return self._end
+
+    async def wait_moved(self) -> SandboxInfo:
+        """See `Sandbox`."""
+        await self._moved.wait()
+        return self.info
 
     async def refresh(self) -> SandboxInfo:
         """See `Sandbox`."""

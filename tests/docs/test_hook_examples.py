@@ -129,7 +129,8 @@ async def test_all_examples_in_one_run(tmp_path, monkeypatch):
     modules = _modules()
     counter = modules["hooks_act"].StepCounter()
 
-    async with Moat(home=tmp_path / "state", plugins={**modules, "counter": counter}) as moat:
+    plugins = {**modules, "counter": counter}
+    async with Moat(home=tmp_path / "state", plugins=plugins, without=["routing"]) as moat:
         async with moat.run(tmp_path / "work", ports={"web": 8000}) as run:
             scratch = tmp_path / "tmp" / f"moat-scratch-{run.id}"
             assert (scratch / "beat").is_file()

@@ -43,6 +43,7 @@ def home(tmp_path, monkeypatch):
     """An empty MOAT_HOME."""
     path = tmp_path / "home"
     monkeypatch.setenv("MOAT_HOME", str(path))
+    monkeypatch.setenv("MOAT_PROXY_PORT", "0")
     return path
 
 
@@ -59,6 +60,8 @@ def world(home, engine):
     """The machine as this test's home sees it; whatever the test leaves fails it."""
     world = World(home, engine)
     yield world
+    if (home / "proxy").exists():  # it serves all runs, and would wait for the next one
+        subprocess.run([*MOAT, "proxy", "stop"], capture_output=True, check=False)
     left = world.wait_until_empty(8)
     for container in world.containers():
         subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=False)

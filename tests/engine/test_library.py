@@ -89,7 +89,7 @@ async def test_a_process_can_be_talked_to(world, home, workspace):
 
 @SANDBOX
 async def test_ports_are_published_on_loopback_only(world, home, workspace, sandbox):
-    """url() answers from this machine, and the engine publishes on 127.0.0.1 alone."""
+    """address() answers from this machine, and the engine publishes on 127.0.0.1 alone."""
     script = (
         "use IO::Socket::INET; $s=IO::Socket::INET->new(Listen=>5,LocalPort=>8000,ReuseAddr=>1); $|=1; print qq(up\n);"
         "while($c=$s->accept){<$c>; print $c qq(HTTP/1.0 200 OK\r\n\r\nhello); close $c}"
@@ -97,11 +97,13 @@ async def test_ports_are_published_on_loopback_only(world, home, workspace, sand
     async with Moat(home=home) as moat, moat.run(workspace, sandbox=sandbox, ports={"web": 8000}) as run:
         async with run.start(["perl", "-e", script]) as server:
             assert (await anext(aiter(server))).data == b"up\n"
-            body = await asyncio.to_thread(lambda: urllib.request.urlopen(run.url("web"), timeout=10).read())
+            host, port = run.address("web")
+            body = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://{host}:{port}", timeout=10).read())
             assert body == b"hello"
-            assert "127.0.0.1" in run.url("web")
-        with pytest.raises(UsageError):
-            run.url("api")
+            assert host == "127.0.0.1"
+        for ask in (run.url, run.address):
+            with pytest.raises(UsageError):
+                ask("api")
         ports = subprocess.run(["docker", "port", f"moat-{run.id}"], capture_output=True, text=True, check=True).stdout
         assert ports.split("-> ")[1].startswith("127.0.0.1:")
         assert "0.0.0.0" not in ports

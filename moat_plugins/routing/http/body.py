@@ -7,8 +7,12 @@ side (RFC 9112, 7.1), and what could be read in two ways is an error.
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
-__all__ = ["BadBody", "Chunked", "Length"]
+__all__ = ["BadBody", "Chunked", "Data", "Length"]
+
+Data: TypeAlias = bytes | memoryview
+"""What came in; a view is of a buffer that is used again."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
@@ -39,7 +43,7 @@ class Length:
         """Whether all of it has come."""
         return self.left == 0
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+    def feed(self, data: Data) -> tuple[Data, Data]:
         """Return what of DATA is to be passed on, and what comes after the body."""
         if len(data) <= self.left:
             self.left -= len(data)
@@ -66,12 +70,13 @@ class Chunked:
         self._state = self._size
         self._trailers = 0
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+    def feed(self, data: Data) -> tuple[bytes, bytes]:
         """Return what of DATA is to be passed on, framed anew, and what comes after the body.
 
         Raises:
             BadBody: It is malformed; what was returned before has been passed on.
         """
+        data = bytes(data)
         out: list[bytes] = []
         while data and not self.done:
             data = self._content(data, out) if self._left else self._take_line(data, out)

@@ -34,17 +34,21 @@ UNTIL_EOF = -2
 """Framings beside a length in bytes. The last one is a response's only."""
 
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+_METHOD = re.compile(rb"[A-Z-]+")
 _HOST = re.compile(rb"[A-Za-z0-9._-]+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?")
+_STATUS = re.compile(rb"[1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _TARGET = re.compile(rb"/[!-~\x80-\xff]*")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
 
-# RFC 9110, 7.6.1. `Proxy-Connection` is nobody's standard and everybody's. Via and the rest are ours to set.
+# RFC 9110, 7.6.1. `Proxy-Connection` is nobody's standard and everybody's.
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"content-length"}
 )
-_OURS = frozenset({b"forwarded", b"via", b"x-real-ip"})
+# Of a request: what is ours to set, and what is read.
+_OF_REQUESTS = _HOP_BY_HOP | {b"host", b"forwarded", b"via", b"x-real-ip", b"expect"}
 _FORWARDED = b"x-forwarded-"
+_USUAL = frozenset({b"close", b"keep-alive", b"upgrade"})
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_CONTENT, _NOT_MODIFIED, _SWITCHING, _OK = 204, 304, 101, 200
 
@@ -62,9 +66,9 @@ class BadHead(Exception):
         self.status, self.reason = status, reason
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Request:
-    """A request's head.
+    """A request's head. Not to be changed: it is not frozen because that takes a microsecond of each request.
 
     Args:
         method: As it came.
@@ -89,6 +93,14 @@ class Request:
     upgrade: bytes = b""
     expects: bool = False
     via: tuple[bytes, ...] = ()
+
+    def header(self, name: bytes) -> bytes:
+        """Return the first value of NAME among what is sent on, or ``b""``."""
+        wanted = name.lower() + b":"
+        for line in self.head.split(b"\r\n")[1:]:
+            if line[: len(wanted)].lower() == wanted:
+                return line[len(wanted) :].strip(b" \t")
+        return b""
 
 
 @attrs.frozen
@@ -133,18 +145,22 @@ def parse_request(data: bytes) -> Request:
     if len(words) != 3 or words[2] not in _VERSIONS:  # noqa: PLR2004 - method, target, version
         raise BadHead(400 if len(words) != 3 or words[2][:5] != b"HTTP/" else 505, "The request line is malformed.")  # noqa: PLR2004
     method, target, version = words
+    if not _METHOD.fullmatch(method):  # llhttp skips line ends before it
+        raise BadHead(400, "The request line is malformed.")
     minor = _VERSIONS[version]
     _validate(httptools.HttpRequestParser, data, 400)
     if method == b"CONNECT":
         raise BadHead(405, "This is no forward proxy: CONNECT is refused.")
-    kept, fields = _sort(lines, ours=_OURS)
+    kept, fields = _sort(lines, _OF_REQUESTS, is_request=True)
+    if minor and b"host" not in fields:
+        raise BadHead(400, "The request has no Host header.")
     target, host = _find_host(method, target, fields)
-    tokens = _tokens(fields.get(b"connection", ()))
+    tokens = _tokens(fields)
     body = _request_body(fields, minor)
     upgrade = _one(fields, b"upgrade") if b"upgrade" in tokens and body == NO_BODY and minor else b""
     expects = _expects(fields, minor)
     out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, host)]
-    out += [line for name, line in kept if name not in tokens and name != b"host"]
+    out += _without(kept, tokens)
     # A POST without a body says so; of a GET nothing is expected.
     out.append(b"Content-Length: 0\r\n" if body == NO_BODY and b"content-length" in fields else _frame(body))
     if upgrade:
@@ -159,7 +175,9 @@ def parse_request(data: bytes) -> Request:
         keep_alive=_keeps_alive(tokens, minor),
         upgrade=upgrade,
         expects=expects,
-        via=tuple(word for line in fields.get(b"via", ()) for word in line.lower().replace(b",", b" ").split()),
+        via=tuple(word for line in fields[b"via"] for word in line.lower().replace(b",", b" ").split())
+        if b"via" in fields
+        else (),
     )
 
 
@@ -171,17 +189,17 @@ def parse_response(data: bytes, method: bytes) -> Response:
     """
     start, lines = _split(data)
     version, _, rest = start.partition(b" ")
-    if version not in _VERSIONS or not re.fullmatch(rb"[1-9][0-9][0-9](?: .*)?", rest):
+    if version not in _VERSIONS or not _STATUS.fullmatch(rest):
         raise BadHead(502, "The status line is malformed.")
     minor, status = _VERSIONS[version], int(rest[:3])
-    kept, fields = _sort(lines)
-    tokens = _tokens(fields.get(b"connection", ()))
+    kept, fields = _sort(lines, _HOP_BY_HOP, is_request=False)
+    tokens = _tokens(fields)
     # llhttp wants to know that a 101 was asked for, which it was.
     _validate(httptools.HttpResponseParser, data, 502)
     body = _response_body(fields, method, status, minor)
     upgrade = _one(fields, b"upgrade") if status == _SWITCHING else b""
     out = [b"HTTP/1.1 %b\r\n" % rest]
-    out += [line for name, line in kept if name not in tokens]
+    out += _without(kept, tokens)
     if body != UNTIL_EOF:
         out.append(_frame_response(body, status, method, fields))
     if upgrade:
@@ -223,22 +241,35 @@ def _validate(parser: type, data: bytes, status: int) -> None:
         raise BadHead(status, "The head is malformed.")
 
 
-def _sort(lines: list[bytes], *, ours: frozenset[bytes] = frozenset()) -> tuple[list[tuple[bytes, bytes]], Fields]:
-    """Return the lines that may be passed on, with their names in lower case, and all values by name."""
-    kept: list[tuple[bytes, bytes]] = []
+def _sort(lines: list[bytes], special: frozenset[bytes], *, is_request: bool) -> tuple[list[bytes], Fields]:
+    """Return the lines that may be passed on, and by name, in lower case, all values of the SPECIAL ones."""
+    kept: list[bytes] = []
     fields: Fields = {}
     for line in lines:
         name, _, value = line.partition(b":")
         name = name.lower()
-        fields.setdefault(name, []).append(value.strip(b" \t"))
-        if name in _HOP_BY_HOP or name in ours or (ours and name.startswith(_FORWARDED)):
+        if name in special:
+            fields.setdefault(name, []).append(value.strip(b" \t"))
+            if name != b"expect":
+                continue
+        elif is_request and name.startswith(_FORWARDED):
             continue
-        kept.append((name, line + b"\r\n"))
+        kept.append(line + b"\r\n")
     return kept, fields
 
 
-def _tokens(values: list[bytes] | tuple[()]) -> frozenset[bytes]:
+def _without(lines: list[bytes], tokens: frozenset[bytes]) -> list[bytes]:
+    """Return LINES but for those that a peer wants to be known between the two of us alone."""
+    if tokens <= _USUAL:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in tokens]
+
+
+def _tokens(fields: Fields) -> frozenset[bytes]:
     """Return the connection's options. What frames a message, or says whose it is, is not for a peer to take out."""
+    values = fields.get(b"connection")
+    if not values:
+        return frozenset()
     found = {word.strip(b" \t").lower() for value in values for word in value.split(b",")}
     return frozenset(found - _FRAMING)
 

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from moat_plugins.routing.http.body import Data
 
 __all__ = ["Address", "Owner", "Pool", "Upstream"]
 
-Address = tuple[str, int]
+Address: TypeAlias = tuple[str, int]
 """Host and port of a service."""
 
 IDLE_S = 4.0
 """How long a connection waits in the pool, in seconds: less than the 5 s after which Node.js closes it."""
-CONNECT_S = 10.0
+_FRESH_S = 1.0
+"""One that has waited for longer may be about to be closed: too uncertain for what cannot be asked twice."""
+_CONNECT_S = 10.0
 _MOST_IDLE = 256
+_BUFFER, SMALL = 256 * 1024, 64 * 1024
+"""What is read at once, and what of it is worth a copy, in bytes: uvloop writes more than that without delay."""
 
 
 class Owner(Protocol):
     """Whose exchange it is."""
 
-    def upstream_data(self, data: bytes) -> None:
-        """Take what the service sent."""
+    def upstream_data(self, data: Data) -> None:
+        """Take what the service sent. A view is good until the call returns."""
 
     def upstream_ended(self) -> None:
         """The service will send nothing more."""
@@ -39,73 +43,109 @@ class Owner(Protocol):
         """It does again."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(asyncio.BufferedProtocol):
     """One connection to a service.
 
     Args:
         address: Whose it is.
-        gone: Told when it has ended while it waited.
+        pool: Where it waits; all its connections read into one buffer.
     """
 
-    __slots__ = ("_gone", "address", "is_used", "owner", "since", "transport")
+    __slots__ = ("_is_paused", "_pool", "address", "is_used", "owner", "serial", "since", "transport")
 
     transport: asyncio.Transport
 
-    def __init__(self, address: Address, gone: Callable[[Upstream], None]) -> None:
-        self.address, self._gone = address, gone
+    def __init__(self, address: Address, pool: Pool) -> None:
+        self.address, self._pool, self.serial = address, pool, pool.serial
         self.owner: Owner | None = None
         self.is_used = False
         """It has carried an exchange before: that it ends at the next one's start is nobody's fault."""
         self.since = 0.0
+        self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BaseProtocol`."""
         self.transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. What nobody asked for would be taken for the next answer."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """See `asyncio.BufferedProtocol`."""
+        return self._pool.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`. What nobody asked for would be taken for the next answer."""
         if self.owner is None:
             self.transport.abort()
-        else:
-            self.owner.upstream_data(data)
+            return
+        data = self._pool.view[:nbytes]
+        self.owner.upstream_data(bytes(data) if nbytes <= SMALL else data)
 
     def eof_received(self) -> bool:
-        """See `asyncio.Protocol`; the owner closes it."""
+        """See `asyncio.BufferedProtocol`; the owner closes it."""
         if self.owner is None:
             return False
         self.owner.upstream_ended()
         return self.owner is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BaseProtocol`."""
         owner, self.owner = self.owner, None
         if owner is None:
-            self._gone(self)
+            self._pool.forget(self)
         else:
             owner.upstream_lost(exc)
 
     def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BaseProtocol`."""
         if self.owner is not None:
             self.owner.pause_sending()
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BaseProtocol`."""
         if self.owner is not None:
             self.owner.resume_sending()
+
+    def pause(self) -> None:
+        """Read nothing more for now."""
+        self._is_paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on, if it was paused."""
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def keep_view(self) -> None:
+        """Leave the data that came last to a transport that has not sent it yet."""
+        self._pool.renew_buffer()
+
+    def drop(self) -> None:
+        """Close it; the owner is told nothing."""
+        self.owner = None
+        self.transport.abort()
 
 
 class Pool:
     """The connections that wait, last in first out: the others grow old, and are closed."""
 
     def __init__(self) -> None:
+        self.serial = 0
+        """Counts what was dropped: connections of before that are not used again."""
+        self.view = memoryview(b"")
         self._idle: dict[Address, deque[Upstream]] = {}
         self._count = 0
+        self.renew_buffer()
 
-    def take(self, address: Address, owner: Owner) -> Upstream | None:
-        """Return one that waits, if there is any."""
+    def renew_buffer(self) -> None:
+        """Read into another buffer from now on."""
+        self.view = memoryview(bytearray(_BUFFER))
+
+    def take(self, address: Address, owner: Owner, now: float, *, is_repeatable: bool) -> Upstream | None:
+        """Return one that waits, if there is any. Of what cannot be repeated it must not have waited for long."""
         waiting = self._idle.get(address)
         while waiting:
+            if not is_repeatable and now - waiting[-1].since > _FRESH_S:
+                return None
             upstream = waiting.pop()
             self._count -= 1
             if not upstream.transport.is_closing():
@@ -121,19 +161,35 @@ class Pool:
             TimeoutError: Nobody answers.
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_S):
-            _, upstream = await loop.create_connection(lambda: Upstream(address, self._forget), *address)
+        async with asyncio.timeout(_CONNECT_S):
+            _, upstream = await loop.create_connection(lambda: Upstream(address, self), *address)
+        if upstream.transport.is_closing():
+            raise ConnectionResetError("it hung up, or spoke before it was asked")
         upstream.owner = owner
         return upstream
 
     def give_back(self, upstream: Upstream, now: float) -> None:
         """Let it wait for the next exchange."""
         upstream.owner, upstream.is_used, upstream.since = None, True, now
-        if self._count >= _MOST_IDLE or upstream.transport.is_closing():
+        if self._count >= _MOST_IDLE or upstream.serial != self.serial or upstream.transport.is_closing():
             upstream.transport.abort()
             return
-        self._idle.setdefault(upstream.address, deque()).append(upstream)
+        upstream.resume()
+        waiting = self._idle.get(upstream.address)
+        if waiting is None:
+            waiting = self._idle[upstream.address] = deque()
+        waiting.append(upstream)
         self._count += 1
+
+    def drop(self, address: Address) -> None:
+        """ADDRESS is no service's any more: close what waits there. What is under way ends, and is not used again."""
+        self.serial += 1
+        for upstream in self._idle.pop(address, ()):
+            self._count -= 1
+            upstream.transport.abort()
+        for waiting in self._idle.values():
+            for upstream in waiting:
+                upstream.serial = self.serial
 
     def sweep(self, now: float) -> None:
         """Close those that have waited for too long."""
@@ -152,7 +208,8 @@ class Pool:
         self._idle.clear()
         self._count = 0
 
-    def _forget(self, upstream: Upstream) -> None:
+    def forget(self, upstream: Upstream) -> None:
+        """It has ended while it waited."""
         waiting = self._idle.get(upstream.address)
         if waiting is not None and upstream in waiting:
             waiting.remove(upstream)

@@ -80,6 +80,8 @@ STARTS = {
     "user": (400, b"GET http://u@a.localhost/ HTTP/1.1"),
     "star": (400, b"GET * HTTP/1.1"),
     "NUL": (400, b"GET /\0 HTTP/1.1"),
+    "LF before": (400, b"\nGET / HTTP/1.1"),
+    "CR before": (400, b"\rGET / HTTP/1.1"),
     "empty first line": (400, b"\r\nGET / HTTP/1.1"),
     "h2 preface": (505, b"PRI * HTTP/2.0"),
 }
@@ -108,6 +110,13 @@ def test_a_request_names_one_host(host):
     with pytest.raises(BadHead) as caught:
         parse_request(request(host=host))
     assert caught.value.status == 400
+
+
+def test_an_absolute_target_does_not_stand_for_the_host():
+    """HTTP/1.1 wants both (RFC 9112, 3.2), 1.0 neither."""
+    with pytest.raises(BadHead):
+        parse_request(request(start=b"GET http://a.localhost/ HTTP/1.1", host=b""))
+    assert parse_request(request(start=b"GET http://a.localhost/ HTTP/1.0", host=b"")).host == b"a.localhost"
 
 
 def test_chunked_with_http_1_0_is_refused():
@@ -265,7 +274,9 @@ def test_malformed_responses_are_bad_gateways(lines, method):
     assert caught.value.status == 502
 
 
-@pytest.mark.parametrize("start", [b"HTTP/1.1 99 A", b"HTTP/1.1 2000 A", b"HTTP/2 200 A", b"HTTP/1.1  200", b"ICY 200"])
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 99 A", b"HTTP/1.1 2000 A", b"HTTP/2 200 A", b"HTTP/1.1  200", b"ICY 200", b"HTTP/1.1 200 A\0"]
+)
 def test_odd_status_lines_are_bad_gateways(start):
     """No other protocols."""
     with pytest.raises(BadHead):

@@ -4,100 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
-from contextlib import asynccontextmanager
 
 import pytest
+from proxied import GET, OK, Service, proxied, reset, say
 
-from moat_plugins.routing.http.answer import Answer
-from moat_plugins.routing.http.proxy import Proxy
-
-GET = b"GET /a?b HTTP/1.1\r\nHost: web.app.localhost:8080\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n"
-
-
-class OneService(Proxy):
-    """Sends everything to one place."""
-
-    def __init__(self, port):
-        super().__init__()
-        self.place = ("127.0.0.1", port)
-
-    def route(self, request, scheme):
-        return Answer(404, b"nobody") if request.host.startswith(b"nobody") else self.place
-
-    def refuse(self, error):
-        return Answer(error.status, error.reason.encode())
-
-    def unreachable(self, request, error):
-        return Answer(502, b"unreachable")
-
-    def bad_response(self, request, why):
-        return Answer(502, why.encode())
-
-
-class Service:
-    """Records what comes, and answers each request that is complete with what `answer` says."""
-
-    def __init__(self, answer=OK):
-        self.answers = answer if isinstance(answer, list) else None
-        self.answer = answer
-        self.seen = b""
-        self.connections = 0
-        self.writers = []
-
-    async def serve(self, reader, writer):
-        self.connections += 1
-        self.writers.append(writer)
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.seen += head
-                if found := re.search(rb"Content-Length: (\d+)", head):
-                    self.seen += await reader.readexactly(int(found[1]))
-                elif b"Transfer-Encoding: chunked" in head:
-                    self.seen += await reader.readuntil(b"0\r\n\r\n")
-                answer = self.answers.pop(0) if self.answers else self.answer
-                if callable(answer):
-                    await answer(reader, writer)
-                    continue
-                writer.write(answer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def proxied(service):
-    """A client's connection to a proxy in front of SERVICE."""
-    loop = asyncio.get_running_loop()
-    upstream = await asyncio.start_server(service.serve, "127.0.0.1", 0)
-    proxy = OneService(upstream.sockets[0].getsockname()[1])
-    server = await loop.create_server(proxy.accept, "127.0.0.1", 0)
-    try:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        async with asyncio.timeout(10):
-            yield proxy, reader, writer
-        writer.close()
-    finally:
-        proxy.close()
-        server.close()
-        upstream.close()
-        for each in service.writers:
-            each.close()
-
-
-async def say(data, service, *, end=True):
-    """Send DATA and return all that comes back until the connection is closed."""
-    async with proxied(service) as (_, reader, writer):
-        writer.write(data)
-        if end:
-            writer.write_eof()
-        return await reader.read()
 
 
 async def test_a_request_and_its_response_are_passed_on():
@@ -369,7 +280,5 @@ async def test_a_client_that_goes_takes_its_request_with_it():
         await writer.drain()
         for _number in range(50):
             await asyncio.sleep(0)
-        reset = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        writer.transport.abort()
+        reset(writer)
         await gone.wait()

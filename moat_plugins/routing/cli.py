@@ -1,0 +1,274 @@
+"""``moat proxy …`` and ``moat open``."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moat_core.errors import HostError, RunOver, UnknownName, UsageError
+from moat_plugins.routing.config import ProxyConfig
+from moat_plugins.routing.process import User, check_port, ensure, find, stop
+
+if TYPE_CHECKING:
+    from moat_plugins.routing.process import Running
+
+__all__ = ["open_", "proxy"]
+
+_ASK_S = 3.0
+_PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="A JSON object on stdout, nothing else.")
+
+
+@click.group()
+def proxy() -> None:
+    """Start, stop and look at what serves http://ENDPOINT.AGENT.localhost.
+
+    The first run with ports starts it by itself, and it ends some time after the last one. One serves all runs of a
+    user.
+    """
+
+
+@proxy.command()
+@_PORT
+@click.option("--foreground", is_flag=True, help="Stay here until Ctrl-C, and do not end for want of runs.")
+@_JSON
+def start(*, port: int | None, foreground: bool, as_json: bool) -> None:
+    """Start it, if it does not run.
+
+    `sudo moat proxy start --port 80` binds the port as root and goes on as you.
+    """
+    user = _caller()
+    home = _home(user)
+    section = _section()
+    port = section.port if port is None else port
+    if foreground:
+        _serve_here(home, port, section, user)
+        return
+    running = _run(lambda: ensure(home, port, {"idle": section.idle, "timeout": section.timeout}, user))
+    _tell(running, as_json=as_json)
+
+
+@proxy.command("stop")
+def stop_() -> None:
+    """End it. Runs go on, and are reached again when it is started again."""
+    was = _run(lambda: stop(_home(_caller())))
+    click.echo(f"The proxy on port {was.port} has ended." if was else "The proxy does not run.", err=True)
+
+
+@proxy.command()
+@_PORT
+@_JSON
+def restart(*, port: int | None, as_json: bool) -> None:
+    """End it and start it on the same port, or another."""
+    user = _caller()
+    home, section = _home(user), _section()
+    was = _run(lambda: stop(home))
+    port = port if port is not None else was.port if was else section.port
+    running = _run(lambda: ensure(home, port, {"idle": section.idle, "timeout": section.timeout}, user))
+    _tell(running, as_json=as_json)
+
+
+@proxy.command()
+@_JSON
+def status(*, as_json: bool) -> None:
+    """Tell whether it runs, where, and what it serves. The exit code is 1 if it does not run."""
+    running = find(_home(_caller()))
+    if running is None:
+        click.echo(json.dumps({"running": False})) if as_json else click.echo("The proxy does not run.")
+        sys.exit(1)
+    told = _ask(running)
+    if as_json:
+        click.echo(json.dumps({"running": True, **running.to_json(), "url": running.base, **told}, indent=2))
+        return
+    click.echo(f"The proxy runs at {running.base} (pid {running.pid}, for {_span(time.time() - running.started)}).")
+    for run in told.get("runs", []):
+        for endpoint in run["endpoints"]:
+            click.echo(f"  {endpoint['url']} is port {endpoint['port']} of {run['name']} ({run['id']})")
+
+
+@proxy.group()
+def ca() -> None:
+    """Manage the CA behind https.
+
+    The certificate authority signs for https://ENDPOINT.AGENT.localhost. It can sign for names under localhost only,
+    and its key never leaves this machine.
+    """
+
+
+@ca.command()
+def path() -> None:
+    """Print the path of its certificate."""
+    click.echo(_authority() / "ca.pem")
+
+
+@ca.command("trust")
+def trust_() -> None:
+    """Have this machine's browsers and tools trust it."""
+    from moat_plugins.routing.trust import trust
+
+    _report(trust(str(_authority() / "ca.pem")))
+
+
+@ca.command("untrust")
+def untrust_() -> None:
+    """Take it out of everything that `moat proxy ca trust` put it into."""
+    from moat_plugins.routing.trust import untrust
+
+    _report(untrust(str(_authority() / "ca.pem")))
+
+
+@click.command("open")
+@click.argument("agent", required=False)
+@click.argument("endpoint", required=False)
+@click.option("--print", "only_print", is_flag=True, help="Print the address, and open nothing.")
+def open_(agent: str | None, endpoint: str | None, *, only_print: bool) -> None:
+    """Open an endpoint of a run in the browser.
+
+    AGENT is an id, a unique id prefix or a name: the newest run with ports, if it is left out. ENDPOINT is its default
+    one, or the page that lists them.
+    """
+    url = _run(lambda: _find_url(agent, endpoint))
+    if only_print:
+        click.echo(url)
+        return
+    click.echo(url, err=True)
+    if click.launch(url) != 0:
+        raise HostError("No browser could be started.", hint=f"Open it yourself: {url}")
+
+
+async def _find_url(agent: str | None, endpoint: str | None) -> str:
+    from moat_core.api import Moat
+
+    async with Moat(keep_going=True) as moat:
+        if agent is None:
+            found = [info for info in await moat.list() if info.urls]
+            if not found:
+                raise UnknownName("No run with ports is up.", hint="Name some under `ports:` in agent.yaml.")
+            info = found[0]
+        else:
+            info = await moat.find(agent)
+    if info.ended is not None:
+        raise RunOver(f"The run {info.name} ({info.id}) is over.", hint="`moat list` shows those that are not.")
+    if not info.urls:
+        raise UsageError(f"The run {info.name} has no endpoints.", hint="They are named under `ports:` in agent.yaml.")
+    if endpoint is not None:
+        if endpoint not in info.urls:
+            raise UnknownName(
+                f"The run {info.name} has no endpoint '{endpoint}'.", hint=f"It has: {', '.join(sorted(info.urls))}."
+            )
+        return info.urls[endpoint]
+    if len(info.urls) == 1:
+        return next(iter(info.urls.values()))
+    scheme, _, rest = next(iter(info.urls.values())).partition("://")
+    return f"{scheme}://{rest.partition('.')[2]}"
+
+
+def _section() -> ProxyConfig:
+    from moat_core.api import Moat
+
+    return Moat(keep_going=True).config(Path.cwd()).section(ProxyConfig)
+
+
+def _home(user: User | None) -> Path:
+    from moat_core.api import default_home
+
+    return Path(default_home(user.environ if user else os.environ))
+
+
+def _caller() -> User | None:
+    """Return who called ``sudo``, if somebody did: what root binds is that user's to serve."""
+    uid = os.environ.get("SUDO_UID", "")
+    if os.geteuid() != 0 or not uid.isdigit() or int(uid) == 0:
+        return None
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(int(uid))
+    except KeyError as error:
+        raise HostError(f"There is no user {uid}, who called sudo.", hint="Start it without sudo.") from error
+    environ = {**os.environ, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "SUDO_UID", "SUDO_GID"):
+        environ.pop(name, None)
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return User(entry.pw_uid, entry.pw_gid, groups, environ)
+
+
+def _serve_here(home: Path, port: int | None, section: ProxyConfig, user: User | None) -> None:
+    from moat_plugins.routing.config import DEFAULT_PORT
+    from moat_plugins.routing.http.serve import run
+    from moat_plugins.routing.serve import run_proxy
+    from moat_plugins.routing.sockets import bind
+
+    if (running := find(home)) is not None:
+        check_port(running, port)
+        raise UsageError(f"The proxy runs already, on port {running.port}.", hint="`moat proxy stop` ends it.")
+    sockets = bind(DEFAULT_PORT if port is None else port)
+    if user is not None:
+        os.setgroups(user.groups)
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+        os.environ.clear()
+        os.environ.update(user.environ)
+    options = {"idle": None, "timeout": section.timeout}
+    other = run(run_proxy(home, sockets, options, lambda running: _tell(running, as_json=False)))
+    if other is not None:
+        raise UsageError(f"The proxy runs already, on port {other.port}.", hint="`moat proxy stop` ends it.")
+
+
+def _tell(running: Running, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**running.to_json(), "url": running.base}, indent=2))
+    else:
+        click.echo(f"The proxy runs at {running.base} (pid {running.pid}).", err=True)
+
+
+def _ask(running: Running) -> dict[str, Any]:
+    """Return what the index tells a program."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_ASK_S)
+    try:
+        connection.request("GET", "/", headers={"Accept": "application/json", "Host": f"localhost:{running.port}"})
+        told: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return {"error": f"It does not answer: {error}."}
+    finally:
+        connection.close()
+    return {"runs": told["runs"], "version": told["version"]}
+
+
+def _authority() -> Path:
+    from moat_plugins.routing.certificates import Authority
+
+    folder = _home(_caller()) / "proxy" / "ca"
+    Authority.open(str(folder))
+    return folder
+
+
+def _report(results: Any) -> None:
+    failed = False
+    for result in results:
+        click.echo(f"{result.store}: {result.message}")
+        if result.fix:
+            click.echo(f"  {result.fix}")
+        failed = failed or result.status == "failed"
+    if failed:
+        sys.exit(125)
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _run(make: Any) -> Any:
+    import anyio
+
+    return anyio.run(make)

@@ -1,0 +1,280 @@
+"""The proxy's process: whether it runs, and starting and stopping it.
+
+One runs under a ``MOAT_HOME``: it holds an ``flock(2)`` on a file for as long as it lives, and writes into it where it
+is reached. Nobody else writes there, and a file without that lock says nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from moat_core.errors import HostError
+from moat_plugins.routing.config import DEFAULT_PORT
+from moat_plugins.routing.sockets import PortTaken, bind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Holding", "PortMismatch", "Running", "User", "ensure", "find", "stop"]
+
+_START_S = 20.0
+_TAKEN_S = 1.0
+_STOP_S = 15.0
+_LOOK_S = 0.02
+_CLAIM_S = 0.2
+
+
+class PortMismatch(HostError):
+    """The proxy runs on another port than the one that was asked for."""
+
+    code = "proxy-port-mismatch"
+
+
+@attrs.frozen
+class Running:
+    """A proxy that runs.
+
+    Args:
+        started: Seconds since 1970.
+    """
+
+    pid: int
+    port: int
+    started: float
+
+    @property
+    def base(self) -> str:
+        """Where it is reached; names of agents go in front of ``localhost``."""
+        return base_url(self.port)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class User:
+    """Whom the process shall run as: ``sudo`` binds the port, and what it serves is its caller's."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    environ: Mapping[str, str]
+
+
+def base_url(port: int) -> str:
+    """Return ``http://localhost:8080``, without the port where a browser leaves it out."""
+    return "http://localhost" if port == 80 else f"http://localhost:{port}"  # noqa: PLR2004 - HTTP's own
+
+
+def find(home: Path) -> Running | None:
+    """Return the proxy that runs under HOME, if one does and is ready."""
+    said = _read_held(home)
+    try:
+        return Running(**json.loads(said)) if said else None
+    except (ValueError, TypeError):
+        return None  # it is just being written
+
+
+def _read_held(home: Path) -> bytes | None:
+    """Return what the holder of the lock has written; ``None`` if nobody holds it."""
+    try:
+        descriptor = os.open(home / "proxy" / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 4096, 0)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+class Holding:
+    """The proxy's proof of life: its lock, and what it says there. Entered by the proxy alone."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "proxy" / "lock"
+        self._descriptor = -1
+
+    def claim(self) -> bool:
+        """Take the lock; return whether we have it. Who only looks has it for a moment: a refusal must last."""
+        os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
+        deadline = time.monotonic() + _CLAIM_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    return False
+                time.sleep(_LOOK_S / 4)
+            else:
+                os.ftruncate(descriptor, 0)
+                self._descriptor = descriptor
+                return True
+
+    def tell(self, running: Running) -> None:
+        """Say where we are reached."""
+        os.pwrite(self._descriptor, json.dumps(running.to_json()).encode(), 0)
+
+    def release(self) -> None:
+        """Let go; the file stays, since another may wait for it."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+async def ensure(home: Path, port: int | None, options: Mapping[str, Any], user: User | None = None) -> Running:
+    """Return the proxy under HOME; start it in the background if none runs.
+
+    Args:
+        port: Where it must listen; ``None`` if that does not matter, 0 for any that is free.
+        options: For `moat_plugins.routing.serve`.
+        user: Whom it shall run as.
+
+    Raises:
+        PortMismatch: It runs on another port.
+        PortTaken: Another program listens there.
+        HostError: It cannot be started.
+    """
+    deadline = time.monotonic() + _TAKEN_S
+    while True:
+        running = find(home)
+        if running is not None:
+            return check_port(running, port)
+        try:
+            sockets = bind(DEFAULT_PORT if port is None else port)
+        except PortTaken:
+            # Perhaps by one that is just starting, and will say so soon, or by one that is just ending.
+            if time.monotonic() > deadline:
+                raise
+            await anyio.sleep(_LOOK_S)
+            continue
+        try:
+            running = await _spawn(home, sockets, options, user)
+        finally:
+            for listener in sockets:
+                listener.close()
+        if running is not None:
+            return running
+        # Another was quicker, and may not be ready yet.
+        if time.monotonic() > deadline + _START_S:
+            raise HostError("The proxy does not get ready.", hint="`moat proxy status` tells more.")
+        await anyio.sleep(_LOOK_S)
+
+
+def check_port(running: Running, port: int | None) -> Running:
+    """Return RUNNING if it is where it was asked for.
+
+    Raises:
+        PortMismatch: It is not.
+    """
+    if port and port != running.port:
+        raise PortMismatch(
+            f"The proxy runs on port {running.port}; port {port} was asked for.",
+            hint=f"`moat proxy restart --port {port}` moves it for all runs, or ask for port {running.port}.",
+        )
+    return running
+
+
+async def _spawn(
+    home: Path, sockets: list[socket.socket], options: Mapping[str, Any], user: User | None
+) -> Running | None:
+    """Start the process and wait until it says where it is; ``None`` if another had the lock already."""
+    task = {**options, "home": str(home), "sockets": [each.fileno() for each in sockets]}
+    environ = {**(user.environ if user else os.environ), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Nothing is written under HOME here: it may be another user's than root, who calls.
+    who: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": user.groups} if user else {}
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 - not the loop's: it outlives it
+                [sys.executable, "-P", "-m", "moat_plugins.routing.serve"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/",
+                pass_fds=task["sockets"], env=environ, **who,
+            )  # fmt: skip
+        except OSError as error:
+            raise HostError(f"The proxy cannot be started: {error.strerror or error}.") from error
+        said = await _converse(process, json.dumps(task).encode())
+        if not said:
+            log.seek(0)
+            words = log.read()[-2000:].decode(errors="replace").strip().splitlines()
+            raise HostError(
+                f"The proxy died before it was ready: {words[-1] if words else 'it said nothing'}.",
+                hint="`moat proxy start --foreground` shows it starting.",
+            )
+    answer = json.loads(said)
+    if "error" in answer:
+        raise HostError(answer["error"]["message"], hint=answer["error"]["hint"])
+    return Running(**answer["ready"]) if "ready" in answer else None
+
+
+async def _converse(process: subprocess.Popen[bytes], task: bytes) -> bytes:
+    """Give the process its task and return its first line; leave it alone, or end it if we leave early."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    said = b""
+    with process.stdout:
+        try:
+            with process.stdin:
+                process.stdin.write(task)
+        except OSError:
+            pass  # it has died; that it says nothing tells
+        try:
+            with anyio.move_on_after(_START_S):
+                while not said.endswith(b"\n"):
+                    await anyio.wait_readable(process.stdout)
+                    data = os.read(process.stdout.fileno(), 4096)
+                    if not data:
+                        break
+                    said += data
+        finally:
+            if not said.endswith(b"\n"):
+                process.kill()
+                process.wait()
+    if process.poll() is None:
+        process.returncode = 0  # it outlives us: not ours to wait for
+    return said if said.endswith(b"\n") else b""
+
+
+async def stop(home: Path) -> Running | None:
+    """End the proxy, with what is under way getting a moment to finish; return which it was.
+
+    Raises:
+        HostError: It does not end.
+    """
+    running = find(home)
+    if running is None:
+        return None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(running.pid, number)
+        except ProcessLookupError:
+            return running
+        except PermissionError as error:
+            raise HostError(
+                f"The proxy (pid {running.pid}) is another user's.", hint=f"sudo kill {running.pid}"
+            ) from error
+        with anyio.move_on_after(_STOP_S):
+            while _read_held(home) is not None:  # noqa: ASYNC110 - it is another process's
+                await anyio.sleep(_LOOK_S)
+            return running
+    raise HostError(f"The proxy (pid {running.pid}) does not end.", hint="Look for what holds it up.")

@@ -1,0 +1,107 @@
+"""What the pages show of runs: the library's listing, not asked more often than `_FRESH_S`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from moat_core.errors import MoatError
+from moat_plugins.routing.pages.state import OVER, EndpointView, LogLine, RunView, Site
+
+if TYPE_CHECKING:
+    from moat_core.api import Moat, RunInfo
+
+__all__ = ["Runs", "read_log"]
+
+_FRESH_S = 1.0
+_SLOW_S = 10.0
+
+
+class Runs:
+    """All runs of one ``MOAT_HOME``, live ones first."""
+
+    def __init__(self, moat: Moat) -> None:
+        self.moat = moat
+        self._lock = anyio.Lock()
+        self._read = -_FRESH_S
+        self._runs: list[RunInfo] = []
+
+    async def all(self, site: Site) -> list[RunView]:
+        """Return every run that is remembered, newest first; links lead to SITE."""
+        return [_view(info, site) for info in await self._list()]
+
+    async def _list(self) -> list[RunInfo]:
+        """Engines that do not answer in time leave it as it was."""
+        async with self._lock:
+            if time.monotonic() - self._read > _FRESH_S:
+                with anyio.move_on_after(_SLOW_S):
+                    try:
+                        self._runs = await self.moat.list(over=True)
+                    except MoatError:
+                        pass  # `moat list` says why
+                self._read = time.monotonic()
+            return self._runs
+
+    async def live(self, site: Site) -> list[RunView]:
+        """Return those that are not over."""
+        return [run for run in await self.all(site) if run.state not in OVER]
+
+    async def get(self, run_id: str, site: Site) -> RunView | None:
+        """Return one of them."""
+        return next((_view(info, site) for info in await self._list() if info.id == run_id), None)
+
+    async def named(self, name: str, site: Site) -> RunView | None:
+        """Return the newest of an agent's name that was reached by it; one that was refused the name never was."""
+        return next((_view(info, site) for info in await self._list() if info.name == name and info.urls), None)
+
+
+def _view(info: RunInfo, site: Site) -> RunView:
+    urls = {name: _url(name, info, site) for name in info.ports}
+    url = next(iter(urls.values())) if len(urls) == 1 else ""
+    if not url and any(urls.values()):
+        url = site.url(f"{info.name}.localhost")
+    return RunView(
+        id=info.id,
+        name=info.name,
+        state=str(info.state),
+        isolation=("gvisor" if "runsc" in info.oci_runtime else "none") if info.oci_runtime else "",
+        oci_runtime=info.oci_runtime,
+        created=info.created,
+        endpoints=tuple(EndpointView(name, urls[name], number) for name, number in info.ports.items()),
+        url=url,
+        workspace=info.workspace,
+        command=info.command,
+        ended=info.ended,
+        exit_code=info.exit_code,
+        error=info.error,
+    )
+
+
+def _url(endpoint: str, info: RunInfo, site: Site) -> str:
+    """Return where a browser that has come by SITE finds an endpoint; ``""`` before it is there."""
+    url = info.urls.get(endpoint, "")
+    routed = f"{endpoint}.{info.name}.localhost"
+    return site.url(routed) if f"//{routed}" in url else url
+
+
+def read_log(moat: Moat, run_id: str, *, tail: int, after: str = "") -> tuple[list[LogLine], str]:
+    """Return the last lines of a run's log, or those after the cursor AFTER, and the cursor at their end.
+
+    A cursor is the time of a record as the log has it; two records never have the same.
+    """
+    follower = moat.log(run_id, tail=tail)
+    try:
+        records = follower.read()
+    except OSError:
+        records = []
+    finally:
+        follower.close()
+    try:
+        since = float(after)
+    except ValueError:
+        since = 0.0
+    records = [record for record in records if record.time > since]
+    cursor = f"{records[-1].time:.6f}" if records else after
+    return [LogLine(record.stream, record.data, record.time) for record in records], cursor

@@ -1,0 +1,148 @@
+"""The proxy's own process: ``python -m moat_plugins.routing.serve``, in a session of its own.
+
+What it shall do comes through its standard input as one JSON object; its listening sockets are inherited, so that they
+may have been bound by root. It answers with one line on its standard output: ``ready``, ``error``, or ``other`` when
+another proxy serves this ``MOAT_HOME`` already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moat_core import __version__
+from moat_core.errors import MoatError
+from moat_plugins.routing.certificates import Authority
+from moat_plugins.routing.http.serve import serve
+from moat_plugins.routing.process import Holding, Running
+from moat_plugins.routing.router import Router
+from moat_plugins.routing.runs import Runs
+from moat_plugins.routing.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["main", "run_proxy"]
+
+_LOOK_S = 0.5
+_DRAIN_S = 5.0
+
+
+async def run_proxy(
+    home: Path, sockets: list[socket.socket], options: dict[str, Any], on_ready: Callable[[Running], None]
+) -> Running | None:
+    """Serve until a signal comes, or nobody needs it any more.
+
+    Args:
+        sockets: Listening ones, all on one port.
+        options: ``idle``: how long to go on without a run, ``None`` for ever; ``timeout``: what a service may take to
+            answer. Both in seconds.
+        on_ready: Told when requests are answered.
+
+    Returns:
+        The proxy that serves this home already; ``None`` if that was us.
+    """
+    from moat_core.api import Moat
+    from moat_plugins.routing.process import find
+
+    holding = Holding(home)
+    if not holding.claim():
+        return find(home)
+    port = sockets[0].getsockname()[1]
+    try:
+        async with Moat(home=home, keep_going=True) as moat:
+            context = Authority.open(str(home / "proxy" / "ca")).context()
+            table = Table(home)
+            router = Router(table, Runs(moat), version=__version__, port=port, tls=context, answer_s=options["timeout"])
+            table.on_gone = router.pool.drop
+            stopping = _catch_signals()
+            async with serve(router, sockets, drain_s=_DRAIN_S):
+                running = Running(os.getpid(), port, time.time())
+                holding.tell(running)
+                on_ready(running)
+                await _until_unneeded(table, holding, running, options["idle"], stopping)
+            table.close()
+    finally:
+        holding.release()
+    return None
+
+
+async def _until_unneeded(
+    table: Table, holding: Holding, running: Running, idle_s: float | None, stopping: asyncio.Event
+) -> None:
+    """Return when a signal has come, or when there has been no run with ports for IDLE_S."""
+    loop = asyncio.get_running_loop()
+    needed = loop.time()
+    while not stopping.is_set():
+        table.look()
+        if table.agents or idle_s is None:
+            needed = loop.time()
+        elif loop.time() - needed > idle_s:
+            # Whoever begins a run writes its claim and then looks for us: let go first, and look then.
+            holding.release()
+            table.look(fresh=True)
+            if not table.agents or not holding.claim():
+                return
+            holding.tell(running)
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await stopping.wait()
+        except TimeoutError:
+            pass
+
+
+def _catch_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def main() -> int:
+    """Do what standard input says."""
+    from moat_plugins.routing.http.serve import run
+
+    task = json.loads(sys.stdin.buffer.read())
+    home = Path(task["home"])
+    sockets = [socket.socket(fileno=descriptor) for descriptor in task["sockets"]]
+    answered = False
+
+    def tell(message: dict[str, Any]) -> None:
+        nonlocal answered
+        answered = True
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.close()
+
+    def ready(running: Running) -> None:
+        _write_log(home)
+        tell({"ready": running.to_json()})
+
+    try:
+        other = run(run_proxy(home, sockets, {"idle": task["idle"], "timeout": task["timeout"]}, ready))
+    except MoatError as error:
+        if not answered:
+            tell({"error": error.to_json()})
+        return error.exit_code
+    if not answered:
+        tell({"other": other.to_json() if other else None})
+    return 0
+
+
+def _write_log(home: Path) -> None:
+    """From here on what goes wrong is written into the log, which each start begins anew."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(home / "proxy" / "log", flags, 0o600)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

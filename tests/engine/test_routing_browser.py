@@ -114,7 +114,7 @@ async def open_page(context, url, heading):
     """Go to URL until HEADING is there: what does not listen yet has a page that comes back by itself."""
     page = await context.new_page()
     await page.goto(url)
-    await page.get_by_role("heading", name=heading, exact=True).wait_for(timeout=20_000)
+    await page.get_by_role("heading", name=heading, exact=True).wait_for(timeout=60_000)
     return page
 
 
@@ -184,7 +184,7 @@ async def test_the_page_follows_what_happens(world, workspace, person):
             await index.get_by_role("heading", name="fox", exact=True).wait_for()
             page = await open_page(context, f"http://web.fox.localhost:{port}", "Waiting for web")
             (workspace / "go").touch()
-            await page.get_by_role("heading", name="fox 3000", exact=True).wait_for(timeout=20_000)
+            await page.get_by_role("heading", name="fox 3000", exact=True).wait_for(timeout=60_000)
             log = await context.new_page()
             await log.goto(f"http://localhost:{port}/")
             await log.get_by_role("link", name="Log of fox").click()

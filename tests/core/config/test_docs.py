@@ -59,8 +59,8 @@ def test_the_example_for_plugin_authors_works(load):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names = {"__name__": "page"}
     exec(compile(code, "page", "exec"), names)
-    config = load("proxy: {idle: 2m}", environ={"MOAT_PROXY_PORT": "9000"}, schema=names["schema"])
-    section = config.section(names["ProxyConfig"])
+    config = load("egress: {idle: 2m}", environ={"MOAT_EGRESS_PORT": "9000"}, schema=names["schema"])
+    section = config.section(names["EgressConfig"])
     assert (section.port, section.idle) == (9000, 120.0)
 
 

@@ -1,6 +1,10 @@
 """(h) The router against Caddy and nginx, one core each, in the same rounds: time and CPU per request, p99, memory.
 
 The goals are of issue 4. A rate of 2.0 times another's is a ratio of 0.5 here: what is compared is time per request.
+
+Times and p99 are the best of all rounds: what else a machine does only adds to them, and with one connection it adds more
+than there is. CPU per request hardly minds, and is the median of the rounds' ratios. ``MOAT_BENCH_ROUTER`` chooses the
+cases whose names have it in them.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ import re
 import ssl
 import statistics
 import subprocess
+import sys
 import time
 
-from rivals import HOST, OTHER_CORE, SWITCH, path, rivals
+from rivals import HOST, OTHER_CORE, SWITCH, check, path, rivals
 
 from moat_core.errors import RuntimeUnavailable
 
-RUN_S = 2
+RUN_S = 1
 # what, size, connections, secure; the most of Caddy's and of nginx's time per request
 CASES = [
     ("100 B, 1 connection", "100B", 1, False, 1 / 1.3, None),
@@ -131,6 +136,13 @@ async def idle(process, count, secure):
     return taken / count
 
 
+def compare_best(what, figures, of, unit, scale, limits):
+    """Rows of moat against each rival: the best of all rounds."""
+    best = {name: [tuple(min(each[of] for each in rounds) for _ in rounds[0])] for name, rounds in figures.items()}
+    rows = compare(what, best, of, unit, scale, limits)
+    return [{**row, "rounds": len(figures["moat"])} for row in rows]
+
+
 def compare(what, figures, of, unit, scale, limits):
     """Rows of moat against each rival: medians, and the median of the rounds' ratios."""
     rows = []
@@ -154,7 +166,12 @@ async def repeat(rounds, processes, way):
 
 
 async def measure(rounds):
-    rounds = max(3, rounds // 3)
+    try:
+        check()
+    except RuntimeUnavailable as error:
+        print(f"{error} {error.hint}", file=sys.stderr)
+        return []
+    rounds = max(3, rounds // 2)
     wanted = os.environ.get("MOAT_BENCH_ROUTER", "")
     rows = []
     for what, count, secure in (("idle connection", 5000, False), ("idle connection, HTTPS", 3000, True)):
@@ -170,14 +187,14 @@ async def measure(rounds):
             if wanted not in what:
                 continue
             figures = await repeat(rounds, processes, lambda process: wrk(process, name, connections, secure))  # noqa: B023
-            rows += compare(what, figures, 0, "us", 1e6, {"Caddy": caddy, "nginx": nginx})
+            rows += compare_best(what, figures, 0, "us", 1e6, {"Caddy": caddy, "nginx": nginx})
             rows += compare("  CPU", figures, 1, "us", 1e6, {"Caddy": None, "nginx": None})
-            rows += compare("  p99", figures, 2, "ms", 1e3, {"Caddy": None if secure else 1.0, "nginx": None})
+            rows += compare_best("  p99", figures, 2, "ms", 1e3, {"Caddy": None if secure else 1.0, "nginx": None})
         os.sched_setaffinity(0, {OTHER_CORE})
         for what, size in (("WebSocket 64 B", 64), ("WebSocket 8 KB", 8192)):
             if wanted not in what:
                 continue
             figures = await repeat(rounds, processes, lambda process: talk(process, size))  # noqa: B023
-            rows += compare(f"{what}, 32 connections", figures, 0, "us", 1e6, {"Caddy": 1 / 0.95, "nginx": None})
+            rows += compare_best(f"{what}, 32 connections", figures, 0, "us", 1e6, {"Caddy": 1 / 0.95, "nginx": None})
             rows += compare("  CPU", figures, 1, "us", 1e6, {"Caddy": 1.05, "nginx": None})
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -71,6 +72,11 @@ class Upkeep:
     def owner(self) -> str:
         """What the label ``moat.owner`` of everything of ours says: one engine may serve several homes."""
         return self.store.home.owner
+
+    @property
+    def moat_home(self) -> Path:
+        """The state folder, ``MOAT_HOME``."""
+        return Path(self.store.home.path)
 
     def report(self, problem: Problem) -> None:
         """Tell what could not be looked at, where the rest is an answer all the same."""

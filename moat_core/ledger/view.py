@@ -51,13 +51,18 @@ class LedgerView:
         return seen != self._seen
 
     def read(self) -> list[Entry]:
-        """Return the entries, oldest first.
+        """Return the entries, oldest first, without those that another version has written otherwise.
 
         Raises:
             StoreError: The state cannot be read.
         """
-        rows = self._store.resources_of(self._kinds)
-        return [Entry(row.run_id, row.id, row.state, from_row(self._kinds[row.kind], row.data)) for row in rows]
+        entries = []
+        for row in self._store.resources_of(self._kinds):
+            try:
+                entries.append(Entry(row.run_id, row.id, row.state, from_row(self._kinds[row.kind], row.data)))
+            except (TypeError, ValueError):
+                continue
+        return entries
 
     def is_live(self, run_id: str) -> bool:
         """Tell whether the run's owner lives: somebody holds its lock."""

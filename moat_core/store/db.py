@@ -129,7 +129,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._inherited: sqlite3.Connection | None = None
-        self._inode = 0
+        self._inode = self._openings = 0
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Store:
             self.close()
         rows = self._execute("PRAGMA data_version", ())
         self._inode = inode
-        return inode, rows[0][0] if rows else 0
+        return self._openings, rows[0][0] if rows else 0  # each connection counts anew
 
     # -- notes -----------------------------------------------------------------------------------------------
 
@@ -312,6 +312,7 @@ class Store:
             connection.close()
             raise
         self._connection, self._pid = connection, os.getpid()
+        self._openings += 1
         return connection
 
     @staticmethod

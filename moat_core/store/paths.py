@@ -24,13 +24,14 @@ __all__ = ["Home", "Lock", "default_home"]
 def default_home(environ: Mapping[str, str] | None = None) -> str:
     """Return ``$MOAT_HOME``, else ``moat`` in the platform's state folder (XDG base directory specification)."""
     environ = os.environ if environ is None else environ
+    person = environ.get("HOME") or os.path.expanduser("~")
     if home := environ.get("MOAT_HOME"):
-        return os.path.abspath(os.path.expanduser(home))
+        return os.path.abspath(person + home[1:] if home.startswith("~/") else os.path.expanduser(home))
     if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Application Support/moat")
+        return os.path.join(person, "Library/Application Support/moat")
     state = environ.get("XDG_STATE_HOME", "")
     # A relative value is to be ignored, says the specification.
-    return os.path.join(state if os.path.isabs(state) else os.path.expanduser("~/.local/state"), "moat")
+    return os.path.join(state if os.path.isabs(state) else os.path.join(person, ".local/state"), "moat")
 
 
 class Home:

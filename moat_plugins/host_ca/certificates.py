@@ -8,11 +8,14 @@ from __future__ import annotations
 import base64
 import binascii
 
-__all__ = ["find_bodies", "is_ca", "to_der", "to_pem"]
+__all__ = ["find_bodies", "is_ca", "is_for_localhost", "to_der", "to_pem"]
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 _BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")
 """The object identifier 2.5.29.19, as DER has it."""
+_NAME_CONSTRAINTS = bytes.fromhex("0603551d1e")
+"""2.5.29.30."""
+_PERMITTED, _DNS_NAME = 0xA0, 0x82
 _SEQUENCE, _OCTETS, _BOOLEAN, _EXTENSIONS = 0x30, 0x04, 0x01, 0xA3
 _HEADER, _INDEFINITE = 2, 0x80
 
@@ -47,25 +50,39 @@ def is_ca(der: bytes) -> bool:
     Raises:
         ValueError: DER is no X.509 certificate.
     """
+    constraints = _extension(der, _BASIC_CONSTRAINTS)
+    return any(kind == _BOOLEAN and value == b"\xff" for kind, value in constraints)
+
+
+def is_for_localhost(der: bytes) -> bool:
+    """Whether a CA may sign for names of this machine alone, which mean another one inside (RFC 5280, 4.2.1.10).
+
+    Raises:
+        ValueError: DER is no X.509 certificate.
+    """
+    for kind, subtrees in _extension(der, _NAME_CONSTRAINTS):
+        if kind == _PERMITTED:
+            bases = [_items(subtree)[0] for _, subtree in _items(subtrees)]
+            return bool(bases) and all(base == (_DNS_NAME, b"localhost") for base in bases)
+    return False
+
+
+def _extension(der: bytes, identifier: bytes) -> list[tuple[int, bytes]]:
+    """Return the items of the extension IDENTIFIER, which is a sequence; none if it is not there."""
     certificate, rest = _enter(der, _SEQUENCE)
     if rest:
         raise ValueError("something follows the certificate")
     to_be_signed, _ = _enter(certificate, _SEQUENCE)
     for tag, content in _items(to_be_signed):
-        if tag == _EXTENSIONS:
-            extensions, _ = _enter(content, _SEQUENCE)
-            return any(_says_ca(extension) for _, extension in _items(extensions))
-    return False
-
-
-def _says_ca(extension: bytes) -> bool:
-    if not extension.startswith(_BASIC_CONSTRAINTS):
-        return False
-    for tag, content in _items(extension[len(_BASIC_CONSTRAINTS) :]):
-        if tag == _OCTETS:  # before it may be the BOOLEAN "critical"
-            constraints, _ = _enter(content, _SEQUENCE)
-            return any(kind == _BOOLEAN and value == b"\xff" for kind, value in _items(constraints))
-    return False
+        if tag != _EXTENSIONS:
+            continue
+        extensions, _ = _enter(content, _SEQUENCE)
+        for _, extension in _items(extensions):
+            if extension.startswith(identifier):
+                # Before it may be the BOOLEAN "critical".
+                values = [value for kind, value in _items(extension[len(identifier) :]) if kind == _OCTETS]
+                return _items(_enter(values[0], _SEQUENCE)[0]) if values else []
+    return []
 
 
 def _enter(data: bytes, tag: int) -> tuple[bytes, bytes]:

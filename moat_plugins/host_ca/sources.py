@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from moat_plugins.host_ca.certificates import find_bodies, is_ca, to_der, to_pem
+from moat_plugins.host_ca.certificates import find_bodies, is_ca, is_for_localhost, to_der, to_pem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,16 +99,23 @@ def find_extras(environ: Mapping[str, str], files: Sequence[Path], host: Host | 
         if path not in explicit and not known and len(bodies) > _MOST_UNSORTED:
             continue
         for body in bodies:
-            if body in extras:
-                continue
-            try:
-                if is_ca(to_der(body)):
-                    extras[body] = None
-                elif path in explicit:
-                    broken.append(f"{path}: a certificate in it is no CA's")
-            except ValueError as error:
-                broken.append(f"{path}: a certificate in it is broken ({error})")
+            if body not in extras and (problem := _look(body, asked_for=path in explicit)) is None:
+                extras[body] = None
+            elif body not in extras and problem:
+                broken.append(f"{path}: {problem}")
     return Found(tuple(to_pem(body) for body in extras), tuple(dict.fromkeys(broken)), tuple(unreadable))
+
+
+def _look(body: bytes, *, asked_for: bool) -> str | None:
+    """Return why a certificate does not count: ``""`` if nobody needs to know, ``None`` if it does."""
+    try:
+        der = to_der(body)
+        if not is_ca(der):
+            return "a certificate in it is no CA's" if asked_for else ""
+        # What signs for this machine's own names is of no use inside, where localhost is the container itself.
+        return "" if not asked_for and is_for_localhost(der) else None
+    except ValueError as error:
+        return f"a certificate in it is broken ({error})"
 
 
 def _added(host: Host) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Every agent's services at ``http://<endpoint>.<agent>.localhost:8080``.
 
 Phases: start-up (the section, the verbs, the ledger's resources), plan (what a run is told of its names), open (the
-claim to a name and the proxy; the routes), upkeep (whether this machine resolves such names).
+claim to a name and the proxy; the routes), act (a container that was started anew), upkeep (whether this machine
+resolves such names; how the proxy is).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
     from moat_core.config import Config, ConfigSchema
     from moat_core.events import Event
-    from moat_core.ledger import Resource
+    from moat_core.ledger import Resource, Upkeep
     from moat_core.lifecycle import Run
     from moat_core.plan import PlanBuilder, RunRequest
-    from moat_core.types import Check, CommandInfo
+    from moat_core.types import Check, CommandInfo, StatusLine
 
 _DETAIL = "routing"
 
@@ -91,8 +92,17 @@ async def moat_on_event(run: Run, event: Event) -> None:
 
 
 @hookimpl
-async def moat_find_faults() -> Iterable[Check]:
-    """Ask this machine's resolver for a name under ``localhost``."""
+async def moat_find_faults(upkeep: Upkeep) -> Iterable[Check]:
+    """Ask this machine's resolver for a name under ``localhost``, and the proxy whether it answers."""
     from moat_plugins.routing.resolver import check_resolver
+    from moat_plugins.routing.upkeep import check_proxy
 
-    return [await check_resolver()]
+    return [await check_resolver(), *await check_proxy(upkeep.moat_home)]
+
+
+@hookimpl
+async def moat_add_to_status(upkeep: Upkeep) -> Iterable[StatusLine]:
+    """Say where the proxy is."""
+    from moat_plugins.routing.upkeep import describe_proxy
+
+    return describe_proxy(upkeep.moat_home)

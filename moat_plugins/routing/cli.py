@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import sys
@@ -14,14 +13,16 @@ import click
 
 from moat_core.errors import HostError, RunOver, UnknownName, UsageError
 from moat_plugins.routing.config import ProxyConfig
-from moat_plugins.routing.process import User, check_port, ensure, find, stop
+from moat_plugins.routing.pages.state import OVER
+from moat_plugins.routing.process import User, ask, check_port, ensure, find, make_folder, stop
+from moat_plugins.routing.sockets import bind
 
 if TYPE_CHECKING:
+    from moat_core.api import Moat, RunInfo
     from moat_plugins.routing.process import Running
 
 __all__ = ["open_", "proxy"]
 
-_ASK_S = 3.0
 _PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="A JSON object on stdout, nothing else.")
 
@@ -49,9 +50,9 @@ def start(*, port: int | None, foreground: bool, as_json: bool) -> None:
     section = _section()
     port = section.port if port is None else port
     if foreground:
-        _serve_here(home, port, section, user)
+        _serve_here(home, port, section, user, as_json=as_json)
         return
-    running = _run(lambda: ensure(home, port, {"idle": section.idle, "timeout": section.timeout}, user))
+    running = _run(lambda: ensure(home, port, _options(section), user))
     _tell(running, as_json=as_json)
 
 
@@ -69,9 +70,13 @@ def restart(*, port: int | None, as_json: bool) -> None:
     """End it and start it on the same port, or another."""
     user = _caller()
     home, section = _home(user), _section()
-    was = _run(lambda: stop(home))
+    was = find(home)
+    if was is not None and port and port != was.port:
+        for listener in bind(port):  # what cannot be had is told while the other one still runs
+            listener.close()
+    _run(lambda: stop(home))
     port = port if port is not None else was.port if was else section.port
-    running = _run(lambda: ensure(home, port, {"idle": section.idle, "timeout": section.timeout}, user))
+    running = _run(lambda: ensure(home, port, _options(section), user))
     _tell(running, as_json=as_json)
 
 
@@ -83,11 +88,13 @@ def status(*, as_json: bool) -> None:
     if running is None:
         click.echo(json.dumps({"running": False})) if as_json else click.echo("The proxy does not run.")
         sys.exit(1)
-    told = _ask(running)
+    told = ask(running)
     if as_json:
         click.echo(json.dumps({"running": True, **running.to_json(), "url": running.base, **told}, indent=2))
         return
     click.echo(f"The proxy runs at {running.base} (pid {running.pid}, for {_span(time.time() - running.started)}).")
+    if "error" in told:
+        click.echo(f"It {told['error']}. `moat proxy restart` may help.")
     for run in told.get("runs", []):
         for endpoint in run["endpoints"]:
             click.echo(f"  {endpoint['url']} is port {endpoint['port']} of {run['name']} ({run['id']})")
@@ -138,36 +145,50 @@ def open_(agent: str | None, endpoint: str | None, *, only_print: bool) -> None:
     if only_print:
         click.echo(url)
         return
+    import webbrowser
+
     click.echo(url, err=True)
-    if click.launch(url) != 0:
-        raise HostError("No browser could be started.", hint=f"Open it yourself: {url}")
+    if not webbrowser.open(url):
+        raise HostError("No browser was found on this machine.", hint=f"Open it yourself: {url}")
 
 
 async def _find_url(agent: str | None, endpoint: str | None) -> str:
+    """Return the address; the proxy is started if it is not there, and may be elsewhere than when the run began."""
     from moat_core.api import Moat
 
     async with Moat(keep_going=True) as moat:
-        if agent is None:
-            found = [info for info in await moat.list() if info.urls]
-            if not found:
-                raise UnknownName("No run with ports is up.", hint="Name some under `ports:` in agent.yaml.")
-            info = found[0]
-        else:
-            info = await moat.find(agent)
-    if info.ended is not None:
-        raise RunOver(f"The run {info.name} ({info.id}) is over.", hint="`moat list` shows those that are not.")
-    if not info.urls:
-        raise UsageError(f"The run {info.name} has no endpoints.", hint="They are named under `ports:` in agent.yaml.")
-    if endpoint is not None:
-        if endpoint not in info.urls:
+        info = await _find_run(moat, agent)
+        if endpoint is not None and endpoint not in info.urls:
             raise UnknownName(
                 f"The run {info.name} has no endpoint '{endpoint}'.", hint=f"It has: {', '.join(sorted(info.urls))}."
             )
-        return info.urls[endpoint]
-    if len(info.urls) == 1:
-        return next(iter(info.urls.values()))
-    scheme, _, rest = next(iter(info.urls.values())).partition("://")
-    return f"{scheme}://{rest.partition('.')[2]}"
+        section = _section()
+        home = Path(moat.home.path)
+        running = find(home) or await ensure(home, section.port, _options(section))
+    endpoint = endpoint or (next(iter(info.urls)) if len(info.urls) == 1 else "")
+    plain = info.urls.get(endpoint or next(iter(info.urls)), "")
+    if f".{info.name}.localhost" not in plain:
+        return plain  # it was started without routing
+    scheme, _, rest = running.base.partition("://")
+    return f"{scheme}://{endpoint}{'.' if endpoint else ''}{info.name}.{rest}"
+
+
+async def _find_run(moat: Moat, agent: str | None) -> RunInfo:
+    if agent is None:
+        found = [info for info in await moat.list() if info.urls]
+        if not found:
+            raise UnknownName("No run with ports is up.", hint="Name some under `ports:` in agent.yaml.")
+        return found[0]
+    info = await moat.find(agent)
+    if info.state in OVER:
+        raise RunOver(f"The run {info.name} ({info.id}) is over.", hint="`moat list` shows those that are not.")
+    if not info.urls:
+        raise UsageError(f"The run {info.name} has no endpoints.", hint="They are named under `ports:` in agent.yaml.")
+    return info
+
+
+def _options(section: ProxyConfig) -> dict[str, Any]:
+    return {"idle": section.idle, "timeout": section.timeout}
 
 
 def _section() -> ProxyConfig:
@@ -200,11 +221,10 @@ def _caller() -> User | None:
     return User(entry.pw_uid, entry.pw_gid, groups, environ)
 
 
-def _serve_here(home: Path, port: int | None, section: ProxyConfig, user: User | None) -> None:
+def _serve_here(home: Path, port: int | None, section: ProxyConfig, user: User | None, *, as_json: bool) -> None:
     from moat_plugins.routing.config import DEFAULT_PORT
     from moat_plugins.routing.http.serve import run
     from moat_plugins.routing.serve import run_proxy
-    from moat_plugins.routing.sockets import bind
 
     if (running := find(home)) is not None:
         check_port(running, port)
@@ -217,9 +237,8 @@ def _serve_here(home: Path, port: int | None, section: ProxyConfig, user: User |
         os.environ.clear()
         os.environ.update(user.environ)
     options = {"idle": None, "timeout": section.timeout}
-    other = run(run_proxy(home, sockets, options, lambda running: _tell(running, as_json=False)))
-    if other is not None:
-        raise UsageError(f"The proxy runs already, on port {other.port}.", hint="`moat proxy stop` ends it.")
+    if not run(run_proxy(home, sockets, options, lambda running: _tell(running, as_json=as_json))):
+        raise UsageError("The proxy runs already.", hint="`moat proxy status` tells where, `moat proxy stop` ends it.")
 
 
 def _tell(running: Running, *, as_json: bool) -> None:
@@ -229,23 +248,10 @@ def _tell(running: Running, *, as_json: bool) -> None:
         click.echo(f"The proxy runs at {running.base} (pid {running.pid}).", err=True)
 
 
-def _ask(running: Running) -> dict[str, Any]:
-    """Return what the index tells a program."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_ASK_S)
-    try:
-        connection.request("GET", "/", headers={"Accept": "application/json", "Host": f"localhost:{running.port}"})
-        told: dict[str, Any] = json.loads(connection.getresponse().read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return {"error": f"It does not answer: {error}."}
-    finally:
-        connection.close()
-    return {"runs": told["runs"], "version": told["version"]}
-
-
 def _authority() -> Path:
     from moat_plugins.routing.certificates import Authority
 
-    folder = _home(_caller()) / "proxy" / "ca"
+    folder = make_folder(_home(_caller())) / "ca"
     Authority.open(str(folder))
     return folder
 

@@ -51,7 +51,7 @@ def bare(host: str) -> str:
     name = host.lower()
     if not name.endswith("]"):
         head, colon, port = name.rpartition(":")
-        if colon and (not port or port.isdigit()):
+        if colon and (not port or (port.isascii() and port.isdigit())):
             name = head
     return name.removesuffix(".")
 

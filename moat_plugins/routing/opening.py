@@ -50,7 +50,7 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
         )
     section = config.section(ProxyConfig)
     base = base_url(section.port or DEFAULT_PORT)
-    plan.details[DETAIL] = {"proxy": attrs.asdict(section), "base": base}
+    plan.details[DETAIL] = {"proxy": attrs.asdict(section), "base": base, "origin": plan.origin}
     for key, value in make_env(plan.name, ports, base).items():
         plan.set_env(key, value)
     for url in make_urls(plan.name, ports, base).values():
@@ -80,7 +80,7 @@ async def prepare(run: Run) -> AsyncIterator[None]:
         changed = {
             key: EnvValue(after[key], item.origin)
             for key, item in run.plan.env.items()
-            if key in before and item.value == before[key]
+            if key in before and item.origin == detail["origin"]
         }
         run.replace_plan(attrs.evolve(run.plan, env={**run.plan.env, **changed}))
     run.urls.update(make_urls(run.name, endpoints, running.base))

@@ -7,6 +7,7 @@ is reached. Nobody else writes there, and a file without that lock says nothing.
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,9 +30,10 @@ from moat_plugins.routing.sockets import PortTaken, bind
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Holding", "PortMismatch", "Running", "User", "ensure", "find", "stop"]
+__all__ = ["Holding", "PortMismatch", "Running", "User", "ask", "ensure", "find", "make_folder", "stop"]
 
 _START_S = 20.0
+_ASK_S = 3.0
 _TAKEN_S = 1.0
 _STOP_S = 15.0
 _LOOK_S = 0.02
@@ -80,6 +83,14 @@ def base_url(port: int) -> str:
     return "http://localhost" if port == 80 else f"http://localhost:{port}"  # noqa: PLR2004 - HTTP's own
 
 
+def make_folder(home: Path) -> Path:
+    """Make the proxy's folder, and the state folder if need be; each is its user's alone."""
+    folder = home / "proxy"
+    for path in (home, folder):  # makedirs gives its mode to the last one only
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    return folder
+
+
 def find(home: Path) -> Running | None:
     """Return the proxy that runs under HOME, if one does and is ready."""
     said = _read_held(home)
@@ -114,22 +125,19 @@ class Holding:
 
     def claim(self) -> bool:
         """Take the lock; return whether we have it. Who only looks has it for a moment: a refusal must last."""
-        os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
+        make_folder(self._path.parent.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o600)
         deadline = time.monotonic() + _CLAIM_S
         while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(_LOOK_S / 4)
-            else:
+            if _lock(descriptor):
                 os.ftruncate(descriptor, 0)
                 self._descriptor = descriptor
                 return True
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(_LOOK_S / 4)
 
     def tell(self, running: Running) -> None:
         """Say where we are reached."""
@@ -141,6 +149,19 @@ class Holding:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
         self._descriptor = -1
+
+
+def ask(running: Running) -> dict[str, Any]:
+    """Return what the proxy's page tells a program: ``runs`` and ``version``, or ``error``. It blocks."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_ASK_S)
+    try:
+        connection.request("GET", "/", headers={"Accept": "application/json", "Host": f"localhost:{running.port}"})
+        told: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return {"error": f"does not answer: {error}"}
+    finally:
+        connection.close()
+    return {"runs": told["runs"], "version": told["version"]}
 
 
 async def ensure(home: Path, port: int | None, options: Mapping[str, Any], user: User | None = None) -> Running:
@@ -156,16 +177,25 @@ async def ensure(home: Path, port: int | None, options: Mapping[str, Any], user:
         PortTaken: Another program listens there.
         HostError: It cannot be started.
     """
+    running = find(home)
+    if running is None:
+        async with _turn(home, user):
+            running = await _start(home, port, options, user)
+    return check_port(running, port)
+
+
+async def _start(home: Path, port: int | None, options: Mapping[str, Any], user: User | None) -> Running:
     deadline = time.monotonic() + _TAKEN_S
     while True:
         running = find(home)
         if running is not None:
-            return check_port(running, port)
+            return running
         try:
             sockets = bind(DEFAULT_PORT if port is None else port)
         except PortTaken:
             # Perhaps by one that is just starting, and will say so soon, or by one that is just ending.
-            if time.monotonic() > deadline:
+            is_starting = _read_held(home) is not None
+            if time.monotonic() > deadline + (_START_S if is_starting else 0):
                 raise
             await anyio.sleep(_LOOK_S)
             continue
@@ -180,6 +210,38 @@ async def ensure(home: Path, port: int | None, options: Mapping[str, Any], user:
         if time.monotonic() > deadline + _START_S:
             raise HostError("The proxy does not get ready.", hint="`moat proxy status` tells more.")
         await anyio.sleep(_LOOK_S)
+
+
+@asynccontextmanager
+async def _turn(home: Path, user: User | None) -> AsyncIterator[None]:
+    """Wait for whoever is starting it just now. Root, for another, writes nothing there and takes its chance."""
+    if user is not None:
+        yield
+        return
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        make_folder(home)
+        descriptor = os.open(home / "proxy" / "starting", flags, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"The proxy's folder {home / 'proxy'} cannot be used: {error.strerror}.",
+            hint="Make it writable, free some space, or set MOAT_HOME to another folder.",
+        ) from error
+    try:
+        with anyio.move_on_after(_START_S):
+            while not _lock(descriptor):  # noqa: ASYNC110 - it is another process's
+                await anyio.sleep(_LOOK_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def check_port(running: Running, port: int | None) -> Running:
@@ -208,7 +270,7 @@ async def _spawn(
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 - not the loop's: it outlives it
                 [sys.executable, "-P", "-m", "moat_plugins.routing.serve"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd="/",
                 pass_fds=task["sockets"], env=environ, **who,
             )  # fmt: skip
         except OSError as error:
@@ -228,7 +290,7 @@ async def _spawn(
 
 
 async def _converse(process: subprocess.Popen[bytes], task: bytes) -> bytes:
-    """Give the process its task and return its first line; leave it alone, or end it if we leave early."""
+    """Give the process its task and return its first line."""
     assert process.stdin is not None
     assert process.stdout is not None
     said = b""
@@ -247,11 +309,8 @@ async def _converse(process: subprocess.Popen[bytes], task: bytes) -> bytes:
                         break
                     said += data
         finally:
-            if not said.endswith(b"\n"):
-                process.kill()
-                process.wait()
-    if process.poll() is None:
-        process.returncode = 0  # it outlives us: not ours to wait for
+            process.kill()  # it has left a child to do the work, which ends itself when nobody hears it
+            process.wait()
     return said if said.endswith(b"\n") else b""
 
 
@@ -274,7 +333,9 @@ async def stop(home: Path) -> Running | None:
                 f"The proxy (pid {running.pid}) is another user's.", hint=f"sudo kill {running.pid}"
             ) from error
         with anyio.move_on_after(_STOP_S):
-            while _read_held(home) is not None:  # noqa: ASYNC110 - it is another process's
+            while (said := _read_held(home)) is not None:
+                if said and find(home) not in {None, running}:
+                    break  # the next one is there already
                 await anyio.sleep(_LOOK_S)
             return running
     raise HostError(f"The proxy (pid {running.pid}) does not end.", hint="Look for what holds it up.")

@@ -41,14 +41,27 @@ class Router(Proxy):
         super().__init__(**options)
         self._table, self._runs, self._index = table, runs, Index(runs)
         self._site = Site(port=port, version=version)
+        self._version = table.version
         self._places: dict[bytes, Address] = {}  # what was found for a Host, as long as the table does not change
 
     def route(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
         """See `Proxy`. What counts is the store as it is, at most some milliseconds ago; at once where it matters."""
-        if self._table.look(fresh=fresh):
-            self._places.clear()
-        place = None if fresh else self._places.get(request.host)
-        return place or self._resolve(request, scheme, fresh=fresh)
+        place = None if self._look(fresh=fresh) or fresh else self._places.get(request.host)
+        if place is not None:
+            return place
+        found = self._resolve(request, scheme, fresh=fresh)
+        if isinstance(found, tuple) or fresh or not self._look(fresh=True):
+            return found
+        return self._resolve(request, scheme, fresh=True)  # what came a moment ago is not told not to be there
+
+    def _look(self, *, fresh: bool) -> bool:
+        """Bring the table up to date; tell whether what was found before counts no more."""
+        self._table.look(fresh=fresh)
+        if self._table.version == self._version:
+            return False
+        self._version = self._table.version
+        self._places.clear()
+        return True
 
     def _resolve(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
         host = request.host.decode("latin-1")
@@ -97,6 +110,8 @@ class Router(Proxy):
         if isinstance(error, TimeoutError):
             return errors.too_slow(agent.name, endpoint, self.answer_s, asker)
         views = {view.name: view for view in self._views(agent, "http", request)}
+        if endpoint not in views:  # another run has the name by now
+            return errors.run_ended(RunView("", agent.name, "exited"), asker)
         return errors.not_listening(agent.name, views[endpoint], asker)
 
     def bad_response(self, request: Request, why: str) -> Answer:
@@ -134,7 +149,7 @@ class Router(Proxy):
         agents = sorted(self._table.agents) if is_navigation(read_fields(request.head)) else []
 
         async def find() -> Answer:
-            run = await self._runs.named(name.agent, asker.site)
+            run = await self._runs.find_ended("", name.agent, asker.site)
             if run is not None:
                 return errors.run_ended(run, asker)
             return errors.unknown_agent(name.agent, agents, asker)
@@ -143,7 +158,7 @@ class Router(Proxy):
 
     def _ended(self, name: str, run_id: str, asker: Asker) -> Deferred:
         async def find() -> Answer:
-            run = await (self._runs.get(run_id, asker.site) if run_id else self._runs.named(name, asker.site))
+            run = await self._runs.find_ended(run_id, name, asker.site)
             return errors.run_ended(run or RunView(run_id, name, "failed"), asker)
 
         return find

@@ -32,10 +32,10 @@ class Runs:
         """Return every run that is remembered, newest first; links lead to SITE."""
         return [_view(info, site) for info in await self._list()]
 
-    async def _list(self) -> list[RunInfo]:
+    async def _list(self, *, fresh: bool = False) -> list[RunInfo]:
         """Engines that do not answer in time leave it as it was."""
         async with self._lock:
-            if time.monotonic() - self._read > _FRESH_S:
+            if fresh or time.monotonic() - self._read > _FRESH_S:
                 with anyio.move_on_after(_SLOW_S):
                     try:
                         self._runs = await self.moat.list(over=True)
@@ -50,11 +50,25 @@ class Runs:
 
     async def get(self, run_id: str, site: Site) -> RunView | None:
         """Return one of them."""
-        return next((_view(info, site) for info in await self._list() if info.id == run_id), None)
+        return next((run for run in await self.all(site) if run.id == run_id), None)
 
-    async def named(self, name: str, site: Site) -> RunView | None:
-        """Return the newest of an agent's name that was reached by it; one that was refused the name never was."""
-        return next((_view(info, site) for info in await self._list() if info.name == name and info.urls), None)
+    async def find_ended(self, run_id: str, name: str, site: Site) -> RunView | None:
+        """Return a run by its id or, if that is not known, the newest of NAME that was reached by it.
+
+        It has ended a moment ago, perhaps: what was read before that is read again.
+        """
+
+        def is_it(info: RunInfo) -> bool:
+            return info.id == run_id if run_id else info.name == name and _is_routed(info)
+
+        found = next(filter(is_it, await self._list()), None)
+        if found is not None and found.state not in OVER:
+            found = next(filter(is_it, await self._list(fresh=True)), None)
+        return _view(found, site) if found is not None else None
+
+
+def _is_routed(info: RunInfo) -> bool:
+    return any(f".{info.name}.localhost" in url for url in info.urls.values())
 
 
 def _view(info: RunInfo, site: Site) -> RunView:

@@ -37,7 +37,7 @@ _DRAIN_S = 5.0
 
 async def run_proxy(
     home: Path, sockets: list[socket.socket], options: dict[str, Any], on_ready: Callable[[Running], None]
-) -> Running | None:
+) -> bool:
     """Serve until a signal comes, or nobody needs it any more.
 
     Args:
@@ -47,14 +47,13 @@ async def run_proxy(
         on_ready: Told when requests are answered.
 
     Returns:
-        The proxy that serves this home already; ``None`` if that was us.
+        Whether that was us; another serves this home already if not.
     """
     from moat_core.api import Moat
-    from moat_plugins.routing.process import find
 
     holding = Holding(home)
     if not holding.claim():
-        return find(home)
+        return False
     port = sockets[0].getsockname()[1]
     try:
         async with Moat(home=home, keep_going=True) as moat:
@@ -68,10 +67,11 @@ async def run_proxy(
                 holding.tell(running)
                 on_ready(running)
                 await _until_unneeded(table, holding, running, options["idle"], stopping)
+                holding.release()  # whoever starts the next one does not wait for what is under way here
             table.close()
     finally:
         holding.release()
-    return None
+    return True
 
 
 async def _until_unneeded(
@@ -82,13 +82,13 @@ async def _until_unneeded(
     needed = loop.time()
     while not stopping.is_set():
         table.look()
-        if table.agents or idle_s is None:
+        if idle_s is None or any(map(table.is_live, table.agents.values())):
             needed = loop.time()
         elif loop.time() - needed > idle_s:
             # Whoever begins a run writes its claim and then looks for us: let go first, and look then.
             holding.release()
             table.look(fresh=True)
-            if not table.agents or not holding.claim():
+            if not any(map(table.is_live, table.agents.values())) or not holding.claim():
                 return
             holding.tell(running)
         try:
@@ -111,6 +111,9 @@ def main() -> int:
     from moat_plugins.routing.http.serve import run
 
     task = json.loads(sys.stdin.buffer.read())
+    if os.fork():
+        os._exit(0)  # so that whoever started us, and lives on, has no zombie of us
+    os.setsid()
     home = Path(task["home"])
     sockets = [socket.socket(fileno=descriptor) for descriptor in task["sockets"]]
     answered = False
@@ -119,20 +122,20 @@ def main() -> int:
         nonlocal answered
         answered = True
         sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.close()
+        sys.stdout.close()  # if nobody hears it, this ends us: nobody knows that we are here
 
     def ready(running: Running) -> None:
         _write_log(home)
         tell({"ready": running.to_json()})
 
     try:
-        other = run(run_proxy(home, sockets, {"idle": task["idle"], "timeout": task["timeout"]}, ready))
+        run(run_proxy(home, sockets, {"idle": task["idle"], "timeout": task["timeout"]}, ready))
     except MoatError as error:
         if not answered:
             tell({"error": error.to_json()})
         return error.exit_code
     if not answered:
-        tell({"other": other.to_json() if other else None})
+        tell({"other": True})
     return 0
 
 

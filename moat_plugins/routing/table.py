@@ -35,12 +35,14 @@ class Agent:
     Args:
         endpoints: All that there will be -> port in the container.
         places: Endpoint -> address, once the run is up.
+        has_moved: Where it was another run is now; it has yet to say where it is itself.
     """
 
     name: str
     run_id: str
     endpoints: Mapping[str, int]
     places: Mapping[str, tuple[str, int]]
+    has_moved: bool = False
 
     @property
     def default(self) -> str:
@@ -62,7 +64,9 @@ class Table:
         self._view = LedgerView(home, [AgentName, Route])
         self._clock = clock
         self.on_gone: Callable[[tuple[str, int]], None] = lambda place: None
-        """Told each address that is no route any more."""
+        """Told each address that is no route any more, or another run's."""
+        self.version = 0
+        """Another number after each change."""
         self._looked = -1.0
         self._stale = True
         self.agents: dict[str, Agent] = {}
@@ -86,6 +90,7 @@ class Table:
         except StoreError:
             return False  # what was known is better than nothing; it is tried again
         self._stale = False
+        self.version += 1
         self._replace(agents)
         return True
 
@@ -94,7 +99,11 @@ class Table:
 
         One that has been up and has no routes any more is being undone, be it by a reaper, who has its lock then.
         """
-        return self._view.is_live(agent.run_id) and (bool(agent.places) or agent.run_id not in self._up)
+        try:
+            owned = self._view.is_live(agent.run_id)
+        except StoreError:
+            owned = True  # nobody can tell: what is there goes on
+        return owned and (bool(agent.places) or agent.has_moved or agent.run_id not in self._up)
 
     def close(self) -> None:
         """Close the store."""
@@ -104,15 +113,24 @@ class Table:
         before, self.agents = self.agents, agents
         self._up &= {agent.run_id for agent in agents.values()}
         self._up |= {agent.run_id for agent in agents.values() if agent.places}
-        places = {place for agent in agents.values() for place in agent.places.values()}
-        gone = {place for agent in before.values() for place in agent.places.values()} - places
-        for place in gone:
-            self.on_gone(place)
+        owners = _owners(agents)
+        for place, run_id in _owners(before).items():
+            if owners.get(place) != run_id:
+                self.on_gone(place)
+
+
+def _owners(agents: Mapping[str, Agent]) -> dict[tuple[str, int], str]:
+    return {place: agent.run_id for agent in agents.values() for place in agent.places.values()}
 
 
 def _arrange(entries: list[Entry], is_live: Callable[[str], bool]) -> dict[str, Agent]:
-    """Return agents by name. Of several that claim one, the first that lives has it: the dead may not be undone yet."""
+    """Return agents by name. Of several that claim one, the first that lives has it: the dead may not be undone yet.
+
+    Of several at one address it is the newest one's: an engine gives nobody a port that it has not got back.
+    """
     claims: dict[str, Entry] = {}
+    routes: dict[tuple[str, int], Entry] = {}
+    moved: set[str] = set()
     places: dict[str, dict[str, tuple[str, int]]] = {}
     for entry in entries:
         resource = entry.resource
@@ -121,9 +139,16 @@ def _arrange(entries: list[Entry], is_live: Callable[[str], bool]) -> dict[str, 
             if held is None or not is_live(held.run_id):
                 claims[resource.agent] = entry
         elif isinstance(resource, Route):
-            places.setdefault(entry.run_id, {})[resource.endpoint] = (resource.host, resource.port)
+            place = resource.host, resource.port
+            if place in routes:
+                moved.add(routes[place].run_id)
+            routes[place] = entry
+    for place, entry in sorted(routes.items(), key=lambda item: item[1].row_id):
+        assert isinstance(entry.resource, Route)
+        places.setdefault(entry.run_id, {})[entry.resource.endpoint] = place
     agents = {}
     for name, entry in claims.items():
         assert isinstance(entry.resource, AgentName)
-        agents[name] = Agent(name, entry.run_id, entry.resource.endpoints, places.get(entry.run_id, {}))
+        run_id = entry.run_id
+        agents[name] = Agent(name, run_id, entry.resource.endpoints, places.get(run_id, {}), run_id in moved)
     return agents

@@ -6,6 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import time
+import urllib.request
+from urllib.error import HTTPError
 
 import pytest
 from world import MOAT, REPO, World
@@ -71,3 +74,40 @@ def test_a_live_run_ends_with_a_clear_error_and_leaks_nothing(own_engine, home, 
     if kind == "detached":
         listed = json.loads(subprocess.run([*MOAT, "list", "-a", "--json"], capture_output=True, check=True).stdout)
         assert [run["state"] for run in listed if run["id"] == run_id] in (["failed"], ["exited"])
+
+
+def told(port, host):
+    """The code of the proxy's error for HOST."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}", headers={"Host": host}), timeout=20)
+    except HTTPError as error:
+        return json.loads(error.read())["error"]["code"]
+    return "answered"
+
+
+def test_a_name_is_answered_by_nobody_when_its_engine_went_and_is_free_again(own_engine, home, workspace, monkeypatch):
+    """The proxy says that the run has ended; the next one of that name is let in."""
+    monkeypatch.setenv("DOCKER_HOST", own_engine)
+    world = World(home)
+    words = ["run", "-d", "--no-sandbox", "--name", "fox", "--port", "web=3000", "--", "sleep", "1000"]
+    subprocess.run([*MOAT, *words], cwd=workspace, capture_output=True, check=True)
+    status = subprocess.run([*MOAT, "proxy", "status", "--json"], capture_output=True, check=True)
+    port = json.loads(status.stdout)["port"]
+    try:
+        assert told(port, "fox.localhost") == "not-listening"
+        restart("killed")
+        seen = set()
+        deadline = time.monotonic() + 30
+        while "run-ended" not in seen and time.monotonic() < deadline:
+            seen.add(told(port, "fox.localhost"))
+        assert seen <= {"not-listening", "run-ended"}
+        assert "run-ended" in seen
+        deadline = time.monotonic() + 20
+        while world.rows() and time.monotonic() < deadline:
+            subprocess.run([*MOAT, "list"], capture_output=True, check=True, timeout=60)
+        again = subprocess.run([*MOAT, *words], cwd=workspace, capture_output=True, check=False)
+        assert again.returncode == 0, again.stderr
+        subprocess.run([*MOAT, "stop", "fox"], capture_output=True, check=True)
+    finally:
+        subprocess.run([*MOAT, "proxy", "stop"], capture_output=True, check=False)
+    assert not world.wait_until_empty(10)

@@ -95,6 +95,8 @@ class Chunked:
         line = self._line + data
         end = line.find(b"\n")
         if end < 0:
+            if self._state == self._end_of_chunk and line != b"\r":
+                raise BadBody("A chunk is longer than its size.")
             if len(line) > _MAX_LINE:
                 raise BadBody("A line of the chunked body is too long.")
             self._line = line

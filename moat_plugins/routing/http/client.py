@@ -196,6 +196,14 @@ class Client(asyncio.Protocol):
             # Not at once: many requests that came together would be so many calls deep.
             asyncio.get_running_loop().call_soon(self._go_on)
 
+    def wait(self) -> None:
+        """A response is under way, and takes as long as it takes; whoever has closed its side may have gone."""
+        proxy = self.proxy
+        if self.is_full:
+            self.deadline = proxy.now + proxy.stall_s
+        else:
+            self.deadline = proxy.now + proxy.gone_s if self.has_ended else NEVER
+
     def pause_reading(self) -> None:
         """Read nothing more for now."""
         if not self._is_paused:
@@ -218,7 +226,7 @@ class Client(asyncio.Protocol):
     def _hang_up(self, *, all_read: bool) -> None:
         """Close it: not at once if it has said more, for the kernel would reset it before it has read the answer."""
         self.buffer = b""
-        if all_read or self.has_ended or not self.transport.can_write_eof():
+        if all_read or self.has_ended or self.transport.is_closing():
             self.transport.close()
             return
         self.turn = _Deaf(self)

@@ -28,7 +28,6 @@ __all__ = ["Exchange"]
 
 _SWITCHING, _CONTINUE, _OK = 101, 100, 200
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_NEVER = float("inf")
 _MOST_MOVES = 3
 _LEAD = 8192
 """In how much of a long piece a response's head is looked for first, in bytes."""
@@ -96,10 +95,14 @@ class Exchange:
         self._task = self._client.proxy.spawn(self._find_new(place))
 
     async def _find_new(self, place: Address) -> None:
-        said = await self._try(place)
-        self._task = None
-        if said is not None:
-            self._say(said)
+        try:
+            said = await self._try(place)
+            self._task = None
+            if said is not None:
+                self._say(said)
+        except Exception as error:  # noqa: BLE001 - it is another's, and the client waits for an answer
+            self._client.proxy.report(error)
+            self._client.reset()
 
     async def _try(self, place: Address) -> Said | None:
         """Connect and send; or return what is said instead.
@@ -183,7 +186,7 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.resume()
         if self._response is not None:
-            self._client.deadline = _NEVER
+            self._client.wait()
 
     def expired(self) -> None:
         """See `Turn`: the client is gone, takes nothing or sends nothing; or the service does not answer."""
@@ -215,7 +218,7 @@ class Exchange:
         """See `Owner`."""
         client = self._client
         if client.has_ended:
-            client.deadline = client.proxy.now + client.proxy.gone_s
+            client.wait()
         if self._response is None:
             self._has_begun = True
             self._read_response(data)
@@ -302,7 +305,7 @@ class Exchange:
         client, request = self._client, self._request
         self._response = response
         size, head, is_old = response.body, response.head, not request.minor
-        client.deadline = client.proxy.now + client.proxy.gone_s if client.has_ended else _NEVER
+        client.wait()
         is_endless = size == UNTIL_EOF or (size == CHUNKED and is_old)
         self._keep = keep = not is_endless and self._body is None and client.keeps(request)
         if size == CHUNKED:

@@ -36,6 +36,7 @@ UNTIL_EOF = -2
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _METHOD = re.compile(rb"[A-Z-]+")
 _HOST = re.compile(rb"[A-Za-z0-9._-]+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?")
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z/-]+")
 _STATUS = re.compile(rb"[1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _TARGET = re.compile(rb"/[!-~\x80-\xff]*")
@@ -157,7 +158,7 @@ def parse_request(data: bytes) -> Request:
     target, host = _find_host(method, target, fields)
     tokens = _tokens(fields)
     body = _request_body(fields, minor)
-    upgrade = _one(fields, b"upgrade") if b"upgrade" in tokens and body == NO_BODY and minor else b""
+    upgrade = _find_upgrade(fields) if b"upgrade" in tokens and body == NO_BODY and minor else b""
     expects = _expects(fields, minor)
     out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, host)]
     out += _without(kept, tokens)
@@ -277,6 +278,12 @@ def _tokens(fields: Fields) -> frozenset[bytes]:
 def _one(fields: Fields, name: bytes) -> bytes:
     values = fields.get(name, [])
     return values[0] if len(values) == 1 else b""
+
+
+def _find_upgrade(fields: Fields) -> bytes:
+    """Return the one protocol to change to. HTTP/2 is none: its requests would be read by nobody but the service."""
+    protocol = _one(fields, b"upgrade")
+    return protocol if _PROTOCOL.fullmatch(protocol) and not protocol.lower().startswith(b"h2") else b""
 
 
 def _find_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, bytes]:

@@ -187,7 +187,11 @@ class Proxy(ABC):
             self._remembered = now
             self.heads.clear()
         for client in [each for each in self.clients if each.deadline < now]:
-            client.expired()
+            try:
+                client.expired()
+            except Exception as error:  # noqa: BLE001 - it is another's, and the others' clocks go on
+                self.report(error)
+                client.reset()
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -137,7 +137,7 @@ def not_listening(agent: str, endpoint: EndpointView, asker: Asker) -> Answer:
             "not-listening",
             f"Waiting for {endpoint.name}",
             f"{agent} is running, but nothing accepts connections on port {endpoint.port} in its container yet.",
-            "",
+            f"It has to listen on 0.0.0.0, not on 127.0.0.1; `moat logs {agent}` shows what it says.",
             {"agent": agent, "endpoint": endpoint.name, "port": endpoint.port},
             (
                 _details(
@@ -157,6 +157,7 @@ def not_listening(agent: str, endpoint: EndpointView, asker: Asker) -> Answer:
                 ),
             ),
             waits=True,
+            says_more=True,
         ),
         asker,
     )
@@ -174,9 +175,10 @@ def starting(agent: str, endpoint: str, asker: Asker) -> Answer:
             "starting",
             f"{agent} is starting",
             "Its container is not up yet.",
-            "",
+            f"Ask again in a moment; `moat logs {agent}` shows what it says.",
             {"agent": agent, "endpoint": endpoint or None},
             waits=True,
+            says_more=True,
         ),
         asker,
     )
@@ -191,7 +193,7 @@ def run_ended(run: RunView, asker: Asker) -> Answer:
             "run-ended",
             f"{run.name} has ended",
             f"The run {run.id} is over{code}.",
-            "",
+            f"`moat logs {run.id}` shows what it said; `moat run` in its folder starts it again.",
             {"agent": run.name, "run": run.id, "state": run.state, "exit_code": run.exit_code},
             (
                 el(
@@ -201,6 +203,7 @@ def run_ended(run: RunView, asker: Asker) -> Answer:
                     el("li", "Start it again in its folder: ", el("code", "moat run")),
                 ),
             ),
+            says_more=True,
         ),
         asker,
     )
@@ -246,6 +249,7 @@ _REQUESTS = {
     408: ("request-timeout", "The request did not arrive in time"),
     413: ("body-too-large", "The request is too large"),
     417: ("expectation-failed", "The expectation is not met"),
+    503: ("too-many-connections", "Too many connections"),
     431: ("head-too-large", "The request's head is too large"),
     501: ("not-implemented", "Not known here"),
     505: ("version-not-supported", "Not this version of HTTP"),

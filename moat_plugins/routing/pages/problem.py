@@ -26,7 +26,8 @@ class Fault:
     Args:
         code: Stable, for programs.
         title: Of the page: a few words.
-        message: One sentence; ``hint`` says what to do, with backticks around what is typed, or is empty.
+        message: One sentence; ``hint`` says what to do, with backticks around what is typed, or is empty. A page with
+            ``content`` of its own on that says it there, and leaves the hint to programs (``says_more``).
         details: JSON-able facts for programs.
         content: What the page shows below.
         waits: The page looks again by itself; a program is told when to.
@@ -41,6 +42,7 @@ class Fault:
     details: Mapping[str, Any] = {}
     content: tuple[Node, ...] = ()
     waits: bool = False
+    says_more: bool = False
     headers: Mapping[str, str] = {}
 
 
@@ -65,7 +67,7 @@ def fault_answer(fault: Fault, asker: Asker) -> Answer:
         el("p", fault.message, class_="lead"),
         _again(asker) if fault.waits else None,
         fault.content,
-        el("p", _marked(fault.hint), class_="hint") if fault.hint else None,
+        el("p", _marked(fault.hint), class_="hint") if fault.hint and not fault.says_more else None,
         site=asker.site,
         waits_s=_RETRY_S if fault.waits and asker.is_safe else None,
         headers=headers,

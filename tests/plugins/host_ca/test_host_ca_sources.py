@@ -13,7 +13,7 @@ from moat_plugins.host_ca.certificates import find_bodies, is_ca, to_der, to_pem
 from moat_plugins.host_ca.sources import Host, find_extras
 
 DATA = Path(__file__).parent / "data"
-CA, CA2, LEAF, V1 = (DATA / f"{name}.pem" for name in ("ca", "ca2", "leaf", "v1"))
+CA, CA2, LEAF, V1, LOCALHOST = (DATA / f"{name}.pem" for name in ("ca", "ca2", "leaf", "v1", "localhost"))
 
 
 @pytest.fixture
@@ -74,6 +74,17 @@ def test_new_files_of_the_distribution_are_noticed(host, tmp_path):
     put(host.distributed[0], "a.crt", CA)
     os.utime(host.distributed[0], ns=(1, 1))
     assert found(host).certificates == ()
+
+
+def test_a_ca_for_names_of_this_machine_alone_stays_here(host, tmp_path):
+    """The router's own, when it is trusted by the system, say: inside its names are the container's. Asked for, it goes."""
+    put(host.added[0], "moat.crt", LOCALHOST)
+    put(host.added[0], "company.crt", CA2)
+    assert found(host).certificates == (CA2.read_bytes(),)
+    assert found(host).broken == ()
+    assert set(found(host, files=[put(tmp_path, "extra.pem", LOCALHOST)]).certificates) == {
+        CA2.read_bytes(), LOCALHOST.read_bytes()
+    }  # fmt: skip
 
 
 def test_only_cas_and_never_a_key(host, tmp_path):

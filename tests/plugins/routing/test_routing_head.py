@@ -201,10 +201,14 @@ def test_an_upgrade_is_one_without_a_body_only():
         request(*lines, b"Transfer-Encoding: chunked", start=b"POST / HTTP/1.1"),
         request(*lines, start=b"GET / HTTP/1.0"),
         request(b"Upgrade: websocket"),
+        request(b"Connection: Upgrade", b"Upgrade: websocket, x"),
+        request(b"Connection: Upgrade", b"Upgrade: websocket", b"Upgrade: websocket"),
+        request(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__"),
     ):
         found = parse_request(other)
         assert found.upgrade == b""
         assert b"pgrade" not in found.head
+        assert b"Settings" not in found.head
 
 
 def test_continue_is_waited_for():

@@ -317,3 +317,53 @@ async def test_what_does_not_end_is_ended():
         await proxy.drain(0)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
+
+
+async def test_a_full_client_is_not_waited_for_either():
+    """A response that begins while early ones are still unread does not stop its clock."""
+    async with proxied(Service(), stall_s=60) as (proxy, _, _w):
+        await until(lambda: proxy.clients)
+        (client,) = proxy.clients
+        client.pause_writing()
+        client.wait()
+        assert client.deadline == proxy.now + 60
+        client.resume_writing()
+        client.wait()
+        assert client.deadline == float("inf")
+
+
+async def test_an_error_of_ours_harms_nobody_else():
+    """What cannot be said is reported; the one who waits for it is hung up on, and the clock goes on."""
+    told = []
+
+    def fail(request, error):
+        raise RuntimeError("ouch")
+
+    async with proxied(Service(never)) as (proxy, reader, writer):
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        proxy.unreachable = fail
+        others = [await connect(proxy) for _number in range(5)]
+        for _, other in others[:4]:
+            other.write(GET)
+        writer.write(GET)
+        await until(lambda: proxy.requests == 5 and all(not task.done() for task in proxy._tasks))
+        await settle(50)
+        proxy.sweep(proxy.now + 200)
+        for each, _ in others:
+            assert await hung_up(each)
+        assert await hung_up(reader)
+        assert [str(error) for error in told] == ["ouch"] * 5
+        proxy.place = ("127.0.0.1", 1)
+        late_reader, late = await connect(proxy)
+        late.write(GET)
+        assert await hung_up(late_reader)
+        assert len(told) == 6
+        for each in (late, *(other for _, other in others)):
+            each.close()
+
+
+async def hung_up(reader):
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True

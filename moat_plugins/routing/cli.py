@@ -251,7 +251,12 @@ def _tell(running: Running, *, as_json: bool) -> None:
 def _authority() -> Path:
     from moat_plugins.routing.certificates import Authority
 
-    folder = make_folder(_home(_caller())) / "ca"
+    if _caller() is not None:
+        raise UsageError(
+            "The CA is its user's: root would make files in another's folder.",
+            hint="Run it without sudo; what needs root is told, command by command.",
+        )
+    folder = make_folder(_home(None)) / "ca"
     Authority.open(str(folder))
     return folder
 

@@ -111,7 +111,7 @@ class Router(Proxy):
             return errors.too_slow(agent.name, endpoint, self.answer_s, asker)
         views = {view.name: view for view in self._views(agent, "http", request)}
         if endpoint not in views:  # another run has the name by now
-            return errors.run_ended(RunView("", agent.name, "exited"), asker)
+            return errors.unknown_endpoint(agent.name, endpoint, tuple(views.values()), asker)
         return errors.not_listening(agent.name, views[endpoint], asker)
 
     def bad_response(self, request: Request, why: str) -> Answer:

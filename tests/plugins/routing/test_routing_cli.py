@@ -14,6 +14,8 @@ import pytest
 from routing_process import get, kill, proxies, sweep, wait_until
 from routing_world import World, free_port
 
+from moat_core.errors import UsageError
+from moat_plugins.routing import cli
 from moat_plugins.routing.cli import _home
 from moat_plugins.routing.process import Holding, Running, User, find
 
@@ -271,6 +273,15 @@ def test_sudo_uses_its_callers_state(tmp_path, monkeypatch):
     assert _home(caller) == tmp_path / "caller" / ".local" / "state" / "moat"
     caller = User(1000, 1000, (), {"HOME": str(tmp_path / "caller"), "MOAT_HOME": "~/elsewhere"})
     assert _home(caller) == tmp_path / "caller" / "elsewhere"
+
+
+def test_root_makes_no_ca_in_another_users_folder(home, monkeypatch):
+    """`sudo moat proxy ca …` would leave files there that their user's proxy cannot read."""
+    monkeypatch.setattr(cli, "_caller", lambda: User(1000, 1000, (), {"MOAT_HOME": str(home)}))
+    with pytest.raises(UsageError, match="CA is its user's") as caught:
+        cli._authority()
+    assert "without sudo" in caught.value.hint
+    assert not home.exists()
 
 
 @pytest.fixture

@@ -60,8 +60,7 @@ def world(home, engine):
     """The machine as this test's home sees it; whatever the test leaves fails it."""
     world = World(home, engine)
     yield world
-    if (home / "proxy").exists():  # it serves all runs, and would wait for the next one
-        subprocess.run([*MOAT, "proxy", "stop"], capture_output=True, check=False)
+    world.stop_proxy()
     left = world.wait_until_empty(8)
     for container in world.containers():
         subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=False)

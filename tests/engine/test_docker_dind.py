@@ -90,7 +90,7 @@ def inside(request, tmp_path_factory, engine, base_tar, host_server):
         "--env", f"IMAGE={IMAGE}", "--env", f"HOST_PORT={host_server}", "--", "bash", "checks.sh",
     ]  # fmt: skip
     log = (home / "stderr").open("w+b")
-    environ = {**os.environ, "MOAT_HOME": str(home), "DOCKER_HOST": engine}
+    environ = {**os.environ, "MOAT_HOME": str(home), "MOAT_PROXY_PORT": "0", "DOCKER_HOST": engine}
     process = subprocess.Popen(command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         wait_for(lambda: (folder / "out/done").exists() or process.poll() is not None, "the checks end")
@@ -106,6 +106,7 @@ def inside(request, tmp_path_factory, engine, base_tar, host_server):
         ).stdout  # fmt: skip
         (folder / "go-on").touch()
         assert process.wait(60) == 0, (home / "stderr").read_text(errors="replace")
+        world.stop_proxy()
         left = world.wait_until_empty(10)
         assert not left, left
         yield Inside(folder, container, answer, request.param == "--sandbox", said)

@@ -87,6 +87,12 @@ class World:
                     found.append((int(path.name), command))
         return found
 
+    def stop_proxy(self):
+        """Stop the proxy of this home: it serves all runs, and would wait for the next one."""
+        if (self.home / "proxy").exists():
+            environ = {**self._environ, "MOAT_HOME": str(self.home)}
+            subprocess.run([*MOAT, "proxy", "stop"], capture_output=True, check=True, env=environ)
+
     def left(self):
         """Everything that should not be there when no run is alive."""
         return {

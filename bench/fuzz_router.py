@@ -316,16 +316,16 @@ class Wires(Pool):
 class Made(Proxy):
     """Everything goes to one service."""
 
-    def route(self, request, scheme, *, fresh):
+    def route(self, request, client, *, fresh):
         return ("127.0.0.1", 1)
 
     def refuse(self, error):
         return Answer(error.status)
 
-    def unreachable(self, request, error):
+    def unreachable(self, request, client, error):
         return Answer(502)
 
-    def bad_response(self, request, why):
+    def bad_response(self, request, client, why):
         return Answer(502)
 
 

@@ -247,35 +247,57 @@ def wait_for(port, log):
 
 
 async def router(config):
-    """The proxy with as many routes as a busy machine has."""
-    from moat_plugins.routing.http.answer import Answer
-    from moat_plugins.routing.http.proxy import Proxy
+    """The proxy as it is, over a store with as many runs as a busy machine has."""
+    from moat_core.api import Moat
     from moat_plugins.routing.http.serve import serve
+    from moat_plugins.routing.router import Router
+    from moat_plugins.routing.runs import Runs
+    from moat_plugins.routing.table import Table
 
     plain, _, places, certificate, key = json.loads(Path(config).read_text())
-    routes = {f"web.app{number}.localhost".encode(): ("127.0.0.1", 1) for number in range(50)}
-    routes |= {name.encode(): ("127.0.0.1", port) for name, port in places.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        locks = write_runs(home, {f"web.app{number}.localhost": 1 for number in range(50, 100)} | places)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate, key)
+        tls.set_alpn_protocols(["http/1.1"])
+        tls.num_tickets = 1
+        listener = socket.create_server(("127.0.0.1", plain), backlog=4096)
+        table = Table(home)
+        moat = Moat(home=home, keep_going=True)
+        proxy = Router(table, Runs(moat, table), version="bench", port=plain, tls=tls, idle_s=600)
+        async with serve(proxy, [listener], drain_s=0):
+            await asyncio.Event().wait()
+        del locks
 
-    class Router(Proxy):
-        def route(self, request, scheme, *, fresh):  # noqa: ARG002
-            return routes.get(request.host.partition(b":")[0].lower()) or Answer(404)
 
-        def refuse(self, error):
-            return Answer(error.status, error.reason.encode())
+def write_runs(path, places):
+    """Write what live runs write into the ledger, and return the locks that say that they live.
 
-        def unreachable(self, request, error):  # noqa: ARG002
-            return Answer(502, str(error).encode())
+    Args:
+        places: Host name -> port on this machine.
+    """
+    from moat_core.ledger.resource import to_row
+    from moat_core.store import Home, Store
+    from moat_core.store.paths import Lock
+    from moat_plugins.routing.resources import AgentName, Route
 
-        def bad_response(self, request, why):  # noqa: ARG002
-            return Answer(502, why.encode())
-
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-    tls.set_alpn_protocols(["http/1.1"])
-    tls.num_tickets = 1
-    listener = socket.create_server(("127.0.0.1", plain), backlog=4096)
-    async with serve(Router(tls=tls, idle_s=600), [listener], drain_s=0):
-        await asyncio.Event().wait()
+    agents = {}
+    for host, port in places.items():
+        endpoint, agent, _ = host.split(".")
+        agents.setdefault(agent, {})[endpoint] = port
+    home = Home(path)
+    home.make()
+    locks = []
+    with contextlib.closing(Store(home)) as store:
+        for number, (agent, ports) in enumerate(agents.items()):
+            run_id = f"run-{number:08x}"
+            locks.append(Lock(home.run_lock(run_id)))
+            locks[-1].acquire()
+            routes = [Route(agent, endpoint, port, "127.0.0.1", port) for endpoint, port in ports.items()]
+            for resource in (AgentName(agent, ports), *routes):
+                store.set_state(store.add_intent(run_id, resource.kind, to_row(resource)), "live")
+    return locks
 
 
 class Echo(asyncio.Protocol):

@@ -73,6 +73,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
 async def _see_through(moat: Moat, sandbox: Sandbox, task: dict[str, Any]) -> SandboxInfo:
     async with anyio.create_task_group() as group:
         logged = anyio.Event()
+        group.start_soon(_follow, moat, task["adopt"], sandbox)
         group.start_soon(_keep_log, moat.home.run_folder(task["adopt"]), sandbox, task["logged"], logged)
         with anyio.move_on_after(task["timeout_s"]) as limit:
             ended = await _wait(sandbox)
@@ -83,6 +84,13 @@ async def _see_through(moat: Moat, sandbox: Sandbox, task: dict[str, Any]) -> Sa
             await logged.wait()
         group.cancel_scope.cancel()
     return ended
+
+
+async def _follow(moat: Moat, run_id: str, sandbox: Sandbox) -> None:
+    """Where the container is reached may change each time that its engine starts it anew."""
+    while True:
+        info = await sandbox.wait_moved()
+        moat.upkeep().follow(run_id, info.ports)
 
 
 async def _wait(sandbox: Sandbox) -> SandboxInfo:

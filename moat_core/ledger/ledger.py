@@ -6,7 +6,7 @@ The one place where a durable thing is made. Every arrow between two steps is a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
@@ -48,7 +48,7 @@ class LedgerStep:
     resource: Resource | None = None
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Held:
     """A resource that exists, and its row."""
 
@@ -123,6 +123,16 @@ class Ledger:
                     error.add_note(f"The {resource.kind} could not be undone either: {problem}")
             raise
         return Held(row_id, resource, value)
+
+    def follow(self, held: Held, ports: Mapping[int, int]) -> None:
+        """Have HELD be what it is at PORTS, see `Resource.moved`. Its row is a new one: newer than others' there."""
+        resource = held.resource.moved(ports)
+        if resource == held.resource:
+            return
+        before, held.row_id = held.row_id, self._store.add_intent(self.run_id, resource.kind, to_row(resource))
+        held.resource = resource
+        self._store.set_state(held.row_id, "live")
+        self._store.forget_resource(before)
 
     async def release(self, held: Held, *, late_s: float = 0.0) -> bool:
         """Undo a resource and forget its row; return whether there was anything to undo.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from moat_core.runtime.base import Connection
 
 __all__ = ["VOLATILE", "Resource", "ResourceContext", "from_row", "to_row"]
@@ -56,6 +58,16 @@ class Resource(ABC):
         Returns:
             Whether there was anything to undo: the reaper looks again for what an engine may still be making.
         """
+
+    def moved(self, ports: Mapping[int, int]) -> Resource:  # noqa: ARG002 - for those whom it concerns
+        """Return what it is now that the engine has started the container anew; itself, if that is the same.
+
+        A pure function: whoever owns the run then may have nothing but the ledger's row.
+
+        Args:
+            ports: Port in the container -> port on this machine.
+        """
+        return self
 
     async def keep(self, ctx: ResourceContext) -> bool:  # noqa: ARG002 - for those who have to look
         """Tell whether it may be left behind on request (``keep=True``), as it is now; most things may not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -146,6 +146,15 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001 - the others are undone all the same
                 problems.append(_problem(run_id, error))
         return problems
+
+    def follow(self, run_id: str, ports: Mapping[int, int]) -> None:
+        """Have what a run made follow its container, see `Resource.moved`; the caller holds its lock."""
+        ledger = Ledger(run_id, self.store, self._kinds, self._connections)
+        for row in self.store.resources(run_id, kept=False):
+            try:
+                ledger.follow(ledger.restore(row), ports)
+            except MoatError:
+                continue  # it cannot be read, which is told when it is to be undone
 
     async def find_leftovers(self) -> tuple[list[tuple[str, Leftover]], list[Problem]]:
         """Ask every plugin; one that fails or hangs is a problem and hides nobody else's answer."""

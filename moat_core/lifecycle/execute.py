@@ -181,6 +181,7 @@ async def _follow(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) 
         info = await sandbox.wait_moved()
         if run.undo.closing:
             await anyio.sleep_forever()  # what would be made for it now, nobody would undo
+        run.follow(info.ports)
         await run.emit(RunMoved(run.id, info.ports))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -240,23 +240,18 @@ class Run:
         self._held.append(held)
 
         async def release() -> None:
-            if self.detached or held not in self._held:
-                return  # another process owns it now; or it was released before
+            if self.detached:
+                return  # another process owns it now
             self._held.remove(held)
             await self.ledger.settle(held, keep=self.plan.keep and self._ended_well())
 
         self.undo.push("ledger", resource.kind, release)
         return held.value
 
-    async def release(self, resource: Resource) -> None:
-        """Undo something that was acquired now already; it is no error if it is gone.
-
-        Raises:
-            MoatError: It cannot be undone; it is tried again at the end.
-        """
-        for held in [each for each in self._held if each.resource == resource]:
-            await self.ledger.release(held)
-            self._held.remove(held)
+    def follow(self, ports: Mapping[int, int]) -> None:
+        """Have what was acquired follow the container, whose engine has started it anew (the lifecycle does)."""
+        for held in self._held:
+            self.ledger.follow(held, ports)
 
     async def start_service(
         self, name: str, func: Callable[..., Awaitable[Any]], *args: Any, ready_s: float = READY_S

@@ -1,8 +1,7 @@
 """Every agent's services at ``http://<endpoint>.<agent>.localhost:8080``.
 
 Phases: start-up (the section, the verbs, the ledger's resources), plan (what a run is told of its names), open (the
-claim to a name and the proxy; the routes), act (a container that was started anew), upkeep (whether this machine
-resolves such names; how the proxy is).
+claim to a name and the proxy; the routes), upkeep (whether this machine resolves such names; how the proxy is).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from moat_core.config import Config, ConfigSchema
-    from moat_core.events import Event
     from moat_core.ledger import Resource, Upkeep
     from moat_core.lifecycle import Run
     from moat_core.plan import PlanBuilder, RunRequest
@@ -78,17 +76,6 @@ def moat_open_endpoints(run: Run) -> AbstractAsyncContextManager[None] | None:
     from moat_plugins.routing.opening import open_routes
 
     return open_routes(run)
-
-
-@hookimpl
-async def moat_on_event(run: Run, event: Event) -> None:
-    """Follow a container that its engine has started anew."""
-    from moat_core.events import RunMoved
-
-    if isinstance(event, RunMoved):
-        from moat_plugins.routing.opening import follow
-
-        await follow(run, event)
 
 
 @hookimpl

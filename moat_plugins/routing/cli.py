@@ -14,7 +14,7 @@ import click
 from moat_core.errors import HostError, RunOver, UnknownName, UsageError
 from moat_plugins.routing.config import ProxyConfig
 from moat_plugins.routing.pages.state import OVER
-from moat_plugins.routing.process import User, ask, check_port, ensure, find, make_folder, stop
+from moat_plugins.routing.process import User, ask, check_port, ensure, find, find_differences, make_folder, stop
 from moat_plugins.routing.sockets import bind
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def start(*, port: int | None, foreground: bool, as_json: bool) -> None:
         _serve_here(home, port, section, user, as_json=as_json)
         return
     running = _run(lambda: ensure(home, port, _options(section), user))
+    for problem in find_differences(running, _options(section)):
+        click.echo(f"warning: {problem.message}\n  {problem.hint}", err=True)
     _tell(running, as_json=as_json)
 
 

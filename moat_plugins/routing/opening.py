@@ -9,23 +9,19 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.errors import RunError
-from moat_core.events import RunMoved
 from moat_core.ledger import LedgerView
 from moat_core.types import EnvValue
 from moat_plugins.routing.config import DEFAULT_PORT, ProxyConfig
 from moat_plugins.routing.names import make_env, make_urls
-from moat_plugins.routing.process import base_url, ensure
+from moat_plugins.routing.process import base_url, ensure, find_differences
 from moat_plugins.routing.resources import AgentName, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from moat_core.config import Config
-    from moat_core.events import Event
     from moat_core.lifecycle import Run
     from moat_core.plan import PlanBuilder, RunRequest
 
-__all__ = ["DETAIL", "NameInUse", "add_to_plan", "follow", "open_routes", "prepare"]
+__all__ = ["DETAIL", "NameInUse", "add_to_plan", "open_routes", "prepare"]
 
 DETAIL = "routing"
 _TAKEN = frozenset({"moat"})
@@ -54,7 +50,7 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
     for key, value in make_env(plan.name, ports, base).items():
         plan.set_env(key, value)
     for url in make_urls(plan.name, ports, base).values():
-        plan.note(f"an endpoint is routed at {url}")
+        plan.note(f"an endpoint is routed at {url}{'' if section.port else ', or at the port where the proxy runs'}")
 
 
 @asynccontextmanager
@@ -73,6 +69,8 @@ async def prepare(run: Run) -> AsyncIterator[None]:
     detail = run.plan.details[DETAIL]
     options = {key: detail["proxy"][key] for key in ("idle", "timeout")}
     running = await ensure(run.moat_home, detail["proxy"]["port"], options)
+    for problem in find_differences(running, options):
+        await run.warn(problem)
     if running.base != detail["base"]:
         before = make_env(run.name, endpoints, detail["base"])
         after = make_env(run.name, endpoints, running.base)
@@ -104,40 +102,11 @@ def _check_claim(run: Run) -> None:
         view.close()
 
 
-class Routes:
-    """The routes of a run that is up."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._routes: list[Route] = []
-
-    async def write(self, published: Mapping[int, int]) -> None:
-        """Write down where each endpoint is reached, in place of what was written before."""
-        name, ports = self._run.name, self._run.plan.ports
-        wanted = [
-            Route(name, port.endpoint, "127.0.0.1", published[port.number])
-            for port in ports
-            if port.number in published
-        ]
-        before, self._routes = self._routes, wanted
-        for route in wanted:
-            if route not in before:
-                await self._run.acquire(route)
-        for route in before:  # last: a run without routes would look as if it were ending; of two the newer counts
-            if route not in wanted:
-                await self._run.release(route)
-
-
 @asynccontextmanager
 async def open_routes(run: Run) -> AsyncIterator[None]:
-    """Write the routes down, now that the container is up."""
-    routes = Routes(run)
-    await routes.write(run.sandbox.info.ports)
-    run.provide(routes)
+    """Write down where each endpoint is reached, now that the container is up."""
+    published = run.sandbox.info.ports
+    for port in run.plan.ports:
+        if port.number in published:
+            await run.acquire(Route(run.name, port.endpoint, port.number, "127.0.0.1", published[port.number]))
     yield
-
-
-async def follow(run: Run, event: Event) -> None:
-    """Have the routes lead to where the container is reached now."""
-    if isinstance(event, RunMoved) and DETAIL in run.plan.details:
-        await run.get(Routes).write(event.ports)

@@ -24,13 +24,16 @@ import anyio
 import attrs
 
 from moat_core.errors import HostError
-from moat_plugins.routing.config import DEFAULT_PORT
+from moat_core.types import Problem
+from moat_plugins.routing.config import DEFAULT_PORT, ProxyConfig
 from moat_plugins.routing.sockets import PortTaken, bind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Holding", "PortMismatch", "Running", "User", "ask", "ensure", "find", "make_folder", "stop"]
+__all__ = [
+    "Holding", "PortMismatch", "Running", "User", "ask", "ensure", "find", "find_differences", "make_folder", "stop",
+]  # fmt: skip
 
 _START_S = 20.0
 _ASK_S = 3.0
@@ -52,11 +55,13 @@ class Running:
 
     Args:
         started: Seconds since 1970.
+        options: What it was started with: of `moat_plugins.routing.serve`.
     """
 
     pid: int
     port: int
     started: float
+    options: Mapping[str, float | None] = attrs.field(factory=dict, eq=False)
 
     @property
     def base(self) -> str:
@@ -256,6 +261,24 @@ def check_port(running: Running, port: int | None) -> Running:
             hint=f"`moat proxy restart --port {port}` moves it for all runs, or ask for port {running.port}.",
         )
     return running
+
+
+def find_differences(running: Running, wanted: Mapping[str, float | None]) -> list[Problem]:
+    """Return what was WANTED in vain, since the proxy that runs was started with other options.
+
+    Args:
+        wanted: As in the config; what it has by default nobody asked for.
+    """
+    defaults = {"idle": ProxyConfig().idle, "timeout": ProxyConfig().timeout}
+    return [
+        Problem(
+            f"`proxy.{key}` is {value:g} s here, and the proxy that runs was started with {has:g} s.",
+            "`moat proxy restart`, here, has it take over this one, for all runs.",
+            severity="warning",
+        )
+        for key, value in wanted.items()
+        if (has := running.options.get(key)) is not None and value is not None and value not in (has, defaults[key])
+    ]
 
 
 async def _spawn(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from moat_core.ledger import Resource, ResourceContext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["AgentName", "Route"]
 
@@ -39,15 +42,21 @@ class Route(Resource):
     Args:
         agent: The agent's name.
         endpoint: Of that agent.
+        number: Its port in the container.
         host: Address on this machine.
-        port: Port there, of the engine's choosing.
+        port: Port there, of the engine's choosing; 0 while it is nowhere.
     """
 
     kind: ClassVar[str] = "routing.route"
     agent: str
     endpoint: str
+    number: int
     host: str
     port: int
+
+    def moved(self, ports: Mapping[int, int]) -> Route:
+        """See `Resource`."""
+        return attrs.evolve(self, port=ports.get(self.number, 0))
 
     async def create(self, ctx: ResourceContext) -> None:
         """Nothing: it is written down."""

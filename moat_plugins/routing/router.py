@@ -11,9 +11,11 @@ from moat_plugins.routing.pages import errors
 from moat_plugins.routing.pages.accept import Asker, is_navigation, read_fields, wants_html
 from moat_plugins.routing.pages.agent import agent_page
 from moat_plugins.routing.pages.state import EndpointView, RunView, Site
+from moat_plugins.routing.peer import is_ours
 
 if TYPE_CHECKING:
     from moat_plugins.routing.http.answer import Answer, Deferred, Said
+    from moat_plugins.routing.http.client import Client
     from moat_plugins.routing.http.head import BadHead, Request
     from moat_plugins.routing.http.upstream import Address
     from moat_plugins.routing.names import Name
@@ -44,15 +46,15 @@ class Router(Proxy):
         self._version = table.version
         self._places: dict[bytes, Address] = {}  # what was found for a Host, as long as the table does not change
 
-    def route(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
+    def route(self, request: Request, client: Client, *, fresh: bool) -> Address | Said:
         """See `Proxy`. What counts is the store as it is, at most some milliseconds ago; at once where it matters."""
         place = None if self._look(fresh=fresh) or fresh else self._places.get(request.host)
         if place is not None:
             return place
-        found = self._resolve(request, scheme, fresh=fresh)
+        found = self._resolve(request, client, fresh=fresh)
         if isinstance(found, tuple) or fresh or not self._look(fresh=True):
             return found
-        return self._resolve(request, scheme, fresh=True)  # what came a moment ago is not told not to be there
+        return self._resolve(request, client, fresh=True)  # what came a moment ago is not told not to be there
 
     def _look(self, *, fresh: bool) -> bool:
         """Bring the table up to date; tell whether what was found before counts no more."""
@@ -63,33 +65,34 @@ class Router(Proxy):
         self._places.clear()
         return True
 
-    def _resolve(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
+    def _resolve(self, request: Request, client: Client, *, fresh: bool) -> Address | Said:
         host = request.host.decode("latin-1")
         name = parse_host(host)
         if bare(host) in INDEX_HOSTS:
-            fields = read_fields(request.head)
-            return self._index.answer(request.target.decode("latin-1"), fields, self._asker(request, scheme))
+            asker = self._asker(request, client)
+            if not is_ours(client.transport):
+                return errors.other_user(asker)
+            return self._index.answer(request.target.decode("latin-1"), read_fields(request.head), asker)
         if name is None:
-            return errors.unknown_host(host, self._asker(request, scheme))
+            return errors.unknown_host(host, self._asker(request, client))
         agent = self._table.agents.get(name.agent)
         if agent is None:
-            return self._unknown(name, request, scheme)
-        return self._resolve_endpoint(agent, name.endpoint or agent.default, request, scheme, fresh=fresh)
+            return self._unknown(name, request, client)
+        return self._resolve_endpoint(agent, name.endpoint or agent.default, request, client, fresh=fresh)
 
     def _resolve_endpoint(
-        self, agent: Agent, endpoint: str, request: Request, scheme: str, *, fresh: bool
+        self, agent: Agent, endpoint: str, request: Request, client: Client, *, fresh: bool
     ) -> Address | Said:
         if not endpoint:
-            return self._show(agent, self._asker(request, scheme))
+            return self._show(agent, self._asker(request, client))
         if endpoint not in agent.endpoints:
-            return errors.unknown_endpoint(
-                agent.name, endpoint, self._views(agent, scheme, request), self._asker(request, scheme)
-            )
+            asker = self._asker(request, client)
+            return errors.unknown_endpoint(agent.name, endpoint, _views(agent, asker.site), asker)
         place = agent.places.get(endpoint)
         if (place is None or fresh) and not self._table.is_live(agent):
-            return self._ended(agent.name, agent.run_id, self._asker(request, scheme))
+            return self._ended(agent.name, agent.run_id, self._asker(request, client))
         if place is None:
-            return errors.starting(agent.name, endpoint, self._asker(request, scheme))
+            return errors.starting(agent.name, endpoint, self._asker(request, client))
         if len(self._places) >= _MOST_HOSTS:
             self._places.clear()
         self._places[request.host] = place
@@ -100,25 +103,25 @@ class Router(Proxy):
         asker = Asker(self._site)
         return errors.loop(asker) if error.status == _LOOP else errors.bad_request(error.status, error.reason, asker)
 
-    def unreachable(self, request: Request, error: Exception) -> Answer | Deferred:
+    def unreachable(self, request: Request, client: Client, error: Exception) -> Answer | Deferred:
         """See `Proxy`."""
         agent, endpoint = self._whose(request)
-        asker = self._asker(request, "http")
+        asker = self._asker(request, client)
         if agent is None or not self._table.is_live(agent):
             name = agent.name if agent else endpoint
             return self._ended(name, agent.run_id if agent else "", asker)
         if isinstance(error, TimeoutError):
             return errors.too_slow(agent.name, endpoint, self.answer_s, asker)
-        views = {view.name: view for view in self._views(agent, "http", request)}
+        views = {view.name: view for view in _views(agent, asker.site)}
         if endpoint not in views:  # another run has the name by now
             return errors.unknown_endpoint(agent.name, endpoint, tuple(views.values()), asker)
         return errors.not_listening(agent.name, views[endpoint], asker)
 
-    def bad_response(self, request: Request, why: str) -> Answer:
+    def bad_response(self, request: Request, client: Client, why: str) -> Answer:
         """See `Proxy`."""
         agent, endpoint = self._whose(request)
         sentence = f"{why[:1].upper()}{why[1:]}{'' if why.endswith('.') else '.'}"
-        return errors.bad_response(agent.name if agent else "", endpoint, sentence, self._asker(request, "http"))
+        return errors.bad_response(agent.name if agent else "", endpoint, sentence, self._asker(request, client))
 
     def _whose(self, request: Request) -> tuple[Agent | None, str]:
         """Return the agent that REQUEST was for, if it is there still, and the endpoint (else the agent's name)."""
@@ -129,23 +132,19 @@ class Router(Proxy):
         agent = self._table.agents.get(name.agent)
         return (agent, name.endpoint or agent.default) if agent else (None, name.agent)
 
-    def _asker(self, request: Request, scheme: str) -> Asker:
+    def _asker(self, request: Request, client: Client) -> Asker:
+        scheme = client.scheme
         fields = read_fields(request.head)
         _, colon, port = request.host.decode("latin-1").rpartition(":")
         number = int(port) if colon and port.isdigit() else 443 if scheme == "https" else 80
         site = Site(scheme, number, self._site.version)
         return Asker(site, wants_html(fields.get("accept", "")), request.method.decode("latin-1"))
 
-    def _views(self, agent: Agent, scheme: str, request: Request) -> tuple[EndpointView, ...]:
-        site = self._asker(request, scheme).site
-        return tuple(
-            EndpointView(name, site.url(f"{name}.{agent.name}.localhost"), number)
-            for name, number in agent.endpoints.items()
-        )
-
-    def _unknown(self, name: Name, request: Request, scheme: str) -> Deferred:
+    def _unknown(self, name: Name, request: Request, client: Client) -> Answer | Deferred:
         """The run that had the name, if one had; whoever does not just open the address is told of no other."""
-        asker = self._asker(request, scheme)
+        asker = self._asker(request, client)
+        if not is_ours(client.transport):
+            return errors.unknown_agent(name.agent, [], asker)
         agents = sorted(self._table.agents) if is_navigation(read_fields(request.head)) else []
 
         async def find() -> Answer:
@@ -169,3 +168,10 @@ class Router(Proxy):
             return agent_page(run or RunView(agent.run_id, agent.name, "starting"), asker)
 
         return make
+
+
+def _views(agent: Agent, site: Site) -> tuple[EndpointView, ...]:
+    return tuple(
+        EndpointView(name, site.url(f"{name}.{agent.name}.localhost"), number)
+        for name, number in agent.endpoints.items()
+    )

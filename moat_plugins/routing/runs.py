@@ -1,4 +1,4 @@
-"""What the pages show of runs: the library's listing, not asked more often than `_FRESH_S`."""
+"""What the pages show of runs: the library's listing and who listens, not asked more often than `_FRESH_S`."""
 
 from __future__ import annotations
 
@@ -8,29 +8,42 @@ from typing import TYPE_CHECKING
 import anyio
 
 from moat_core.errors import MoatError
-from moat_plugins.routing.pages.state import OVER, EndpointView, LogLine, RunView, Site
+from moat_plugins.routing.listening import Listening
+from moat_plugins.routing.pages.state import OVER, EndpointState, EndpointView, LogLine, RunView, Site
 
 if TYPE_CHECKING:
     from moat_core.api import Moat, RunInfo
+    from moat_plugins.routing.table import Table
 
 __all__ = ["Runs", "read_log"]
 
 _FRESH_S = 1.0
-_SLOW_S = 10.0
+_SLOW_S = 3.0
 
 
 class Runs:
-    """All runs of one ``MOAT_HOME``, live ones first."""
+    """All runs of one ``MOAT_HOME``, live ones first.
 
-    def __init__(self, moat: Moat) -> None:
-        self.moat = moat
+    Args:
+        table: Where their endpoints are.
+    """
+
+    def __init__(self, moat: Moat, table: Table) -> None:
+        self.moat, self._table = moat, table
         self._lock = anyio.Lock()
-        self._read = -_FRESH_S
+        self._read = self._looked = -_FRESH_S
         self._runs: list[RunInfo] = []
+        self._listening = Listening()
 
     async def all(self, site: Site) -> list[RunView]:
         """Return every run that is remembered, newest first; links lead to SITE."""
-        return [_view(info, site) for info in await self._list()]
+        runs = await self._list()
+        async with self._lock:
+            if time.monotonic() - self._looked > _FRESH_S:
+                self._table.look(fresh=True)
+                await self._listening.look([p for agent in self._table.agents.values() for p in agent.places.values()])
+                self._looked = time.monotonic()
+        return [self._view(info, site) for info in runs]
 
     async def _list(self, *, fresh: bool = False) -> list[RunInfo]:
         """Engines that do not answer in time leave it as it was."""
@@ -64,33 +77,42 @@ class Runs:
         found = next(filter(is_it, await self._list()), None)
         if found is not None and found.state not in OVER:
             found = next(filter(is_it, await self._list(fresh=True)), None)
-        return _view(found, site) if found is not None else None
+        return self._view(found, site) if found is not None else None
+
+    def _view(self, info: RunInfo, site: Site) -> RunView:
+        urls = {name: _url(name, info, site) for name in info.ports}
+        url = next(iter(urls.values())) if len(urls) == 1 else ""
+        if not url and any(urls.values()):
+            url = site.url(f"{info.name}.localhost")
+        return RunView(
+            id=info.id,
+            name=info.name,
+            state=str(info.state),
+            isolation=("gvisor" if "runsc" in info.oci_runtime else "none") if info.oci_runtime else "",
+            oci_runtime=info.oci_runtime,
+            created=info.created,
+            endpoints=tuple(
+                EndpointView(name, urls[name], number, self._state(name, info)) for name, number in info.ports.items()
+            ),
+            url=url,
+            workspace=info.workspace,
+            command=info.command,
+            ended=info.ended,
+            exit_code=info.exit_code,
+            error=info.error,
+        )
+
+    def _state(self, endpoint: str, info: RunInfo) -> EndpointState:
+        agent = self._table.agents.get(info.name)
+        if agent is None or agent.run_id != info.id:
+            return ""
+        place = agent.places.get(endpoint)
+        listens = self._listening[place] if place is not None else False
+        return "" if listens is None else "ready" if listens else "waiting"
 
 
 def _is_routed(info: RunInfo) -> bool:
     return any(f".{info.name}.localhost" in url for url in info.urls.values())
-
-
-def _view(info: RunInfo, site: Site) -> RunView:
-    urls = {name: _url(name, info, site) for name in info.ports}
-    url = next(iter(urls.values())) if len(urls) == 1 else ""
-    if not url and any(urls.values()):
-        url = site.url(f"{info.name}.localhost")
-    return RunView(
-        id=info.id,
-        name=info.name,
-        state=str(info.state),
-        isolation=("gvisor" if "runsc" in info.oci_runtime else "none") if info.oci_runtime else "",
-        oci_runtime=info.oci_runtime,
-        created=info.created,
-        endpoints=tuple(EndpointView(name, urls[name], number) for name, number in info.ports.items()),
-        url=url,
-        workspace=info.workspace,
-        command=info.command,
-        ended=info.ended,
-        exit_code=info.exit_code,
-        error=info.error,
-    )
 
 
 def _url(endpoint: str, info: RunInfo, site: Site) -> str:

@@ -59,11 +59,12 @@ async def run_proxy(
         async with Moat(home=home, keep_going=True) as moat:
             context = Authority.open(str(home / "proxy" / "ca")).context()
             table = Table(home)
-            router = Router(table, Runs(moat), version=__version__, port=port, tls=context, answer_s=options["timeout"])
+            runs, answer_s = Runs(moat, table), options["timeout"]
+            router = Router(table, runs, version=__version__, port=port, tls=context, answer_s=answer_s)
             table.on_gone = router.pool.drop
             stopping = _catch_signals()
             async with serve(router, sockets, drain_s=_DRAIN_S):
-                running = Running(os.getpid(), port, time.time())
+                running = Running(os.getpid(), port, time.time(), options)
                 holding.tell(running)
                 on_ready(running)
                 await _until_unneeded(table, holding, running, options["idle"], stopping)
@@ -108,6 +109,7 @@ def _catch_signals() -> asyncio.Event:
 
 def main() -> int:
     """Do what standard input says."""
+    sys.unraisablehook = _ignore_names
     from moat_plugins.routing.http.serve import run
 
     task = json.loads(sys.stdin.buffer.read())
@@ -129,7 +131,7 @@ def main() -> int:
         tell({"ready": running.to_json()})
 
     try:
-        run(run_proxy(home, sockets, {"idle": task["idle"], "timeout": task["timeout"]}, ready))
+        run(run_proxy(home, sockets, {key: task[key] for key in ("idle", "timeout")}, ready))
     except MoatError as error:
         if not answered:
             tell({"error": error.to_json()})
@@ -137,6 +139,12 @@ def main() -> int:
     if not answered:
         tell({"other": True})
     return 0
+
+
+def _ignore_names(unraisable: sys.UnraisableHookArgs) -> None:
+    """A client's name in TLS that is not ASCII fails in Python's ssl, before it is ours: it would fill the log."""
+    if not issubclass(unraisable.exc_type, UnicodeDecodeError):
+        sys.__unraisablehook__(unraisable)
 
 
 def _write_log(home: Path) -> None:

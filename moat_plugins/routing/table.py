@@ -35,7 +35,7 @@ class Agent:
     Args:
         endpoints: All that there will be -> port in the container.
         places: Endpoint -> address, once the run is up.
-        has_moved: Where it was another run is now; it has yet to say where it is itself.
+        has_moved: Where it was another run is now, or it is nowhere; it has yet to say where it is itself.
     """
 
     name: str
@@ -140,6 +140,9 @@ def _arrange(entries: list[Entry], is_live: Callable[[str], bool]) -> dict[str, 
                 claims[resource.agent] = entry
         elif isinstance(resource, Route):
             place = resource.host, resource.port
+            if not resource.port:
+                moved.add(entry.run_id)
+                continue
             if place in routes:
                 moved.add(routes[place].run_id)
             routes[place] = entry

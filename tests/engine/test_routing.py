@@ -188,6 +188,11 @@ async def test_a_detached_run_keeps_its_routes(world, workspace, moat):
         await run.detach()
     port = status(world)["port"]
     assert await asyncio.to_thread(wait_for, port, "web.fox.localhost", (200, "fox 3000")) == (200, "fox 3000")
+    restart = ["docker", "restart", "-t", "0", f"moat-{run.id}"]
+    await asyncio.to_thread(subprocess.run, restart, check=True, capture_output=True)
+    for endpoint, number in PORTS.items():  # it is where it was not before, and nobody has the run but its supervisor
+        answer = await asyncio.to_thread(wait_for, port, f"{endpoint}.fox.localhost", (200, f"fox {number}"))
+        assert answer == (200, f"fox {number}")
     assert (await asyncio.to_thread(moat, "stop", "fox")).returncode == 0
     begun = await asyncio.to_thread(
         moat, "run", "-d", "--no-sandbox", "--name", "owl", "--port", "web=3000", "--", *COMMAND

@@ -23,17 +23,17 @@ class OneService(Proxy):
         self.place = ("127.0.0.1", port)
         self.asked = []
 
-    def route(self, request, scheme, *, fresh):
+    def route(self, request, client, *, fresh):
         self.asked.append(fresh)
         return Answer(404, b"nobody") if request.host.startswith(b"nobody") else self.place
 
     def refuse(self, error):
         return Answer(error.status, error.reason.encode())
 
-    def unreachable(self, request, error):
+    def unreachable(self, request, client, error):
         return Answer(502, b"unreachable")
 
-    def bad_response(self, request, why):
+    def bad_response(self, request, client, why):
         return Answer(502, why.encode())
 
 

@@ -54,7 +54,9 @@ class RowRun:
         """Write down where endpoints are reached; what was there before goes after it."""
         for endpoint, port in ports.items():
             before = self.routes.get(endpoint)
-            self.routes[endpoint] = self._write(Route(self.name, endpoint, "127.0.0.1", port))
+            self.routes[endpoint] = self._write(
+                Route(self.name, endpoint, self.endpoints.get(endpoint, 1), "127.0.0.1", port)
+            )
             if before is not None:
                 self.store.forget_resource(before)
         return self
@@ -270,7 +272,7 @@ async def routing(world, moat, *, tls=None, **options):
     table = Table(world.home.path, clock)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    router = Router(table, Runs(moat), version="1.2.3", port=port, tls=tls, **options)
+    router = Router(table, Runs(moat, table), version="1.2.3", port=port, tls=tls, **options)
     table.on_gone = router.pool.drop
     server = await loop.create_server(router.accept, sock=listener)
     try:

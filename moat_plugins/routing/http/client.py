@@ -292,7 +292,7 @@ class Client(asyncio.Protocol):
         if proxy.name in request.via:
             self.say(proxy.refuse(BadHead(508, "The request came from here: it goes round in a circle.")), request)
             return
-        place = proxy.find(request, self.scheme, fresh=False)
+        place = proxy.find(request, self, fresh=False)
         if isinstance(place, tuple):
             self.turn = exchange = Exchange(self, request)
             exchange.begin(place)

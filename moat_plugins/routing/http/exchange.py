@@ -119,7 +119,7 @@ class Exchange:
                 upstream = await proxy.pool.connect(place, self)
             except (OSError, TimeoutError) as failed:
                 error = failed
-            found = proxy.find(request, client.scheme, fresh=True)
+            found = proxy.find(request, client, fresh=True)
             if found == place:
                 if upstream is None:
                     break
@@ -130,7 +130,7 @@ class Exchange:
             if not isinstance(found, tuple):
                 return found
             place = found
-        return proxy.unreachable(request, error)
+        return proxy.unreachable(request, client, error)
 
     def _send_to(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -196,7 +196,7 @@ class Exchange:
         elif self._body is not None and not (self._is_stuck or self._upstream is None or self._request.expects):
             self._say(proxy.refuse(BadHead(408, "The request's body did not come in time.")))
         else:
-            self._say(proxy.unreachable(self._request, TimeoutError("it did not answer in time")))
+            self._say(proxy.unreachable(self._request, client, TimeoutError("it did not answer in time")))
 
     def pause_sending(self) -> None:
         """See `Owner`: from here on it is the service that is waited for."""
@@ -250,7 +250,8 @@ class Exchange:
             self._drop_upstream()
             self._connect(upstream.address)
         else:
-            self._say(self._client.proxy.unreachable(request, error or ConnectionResetError("it hung up")))
+            error = error or ConnectionResetError("it hung up")
+            self._say(self._client.proxy.unreachable(request, self._client, error))
 
     def _say(self, said: Said) -> None:
         self._drop_upstream()
@@ -280,10 +281,10 @@ class Exchange:
                 if request.minor and (response.status != _CONTINUE or request.expects):
                     client.transport.write(response.head + b"\r\n")
         except BadHead as error:
-            self._say(client.proxy.bad_response(request, error.reason))
+            self._say(client.proxy.bad_response(request, client, error.reason))
             return
         if len(lead) > MAX_HEAD or b"\n\n" in lead:
-            self._say(client.proxy.bad_response(request, "The head is malformed."))
+            self._say(client.proxy.bad_response(request, client, "The head is malformed."))
             return
         self._lead = lead
 
@@ -292,7 +293,7 @@ class Exchange:
         client, request, upstream = self._client, self._request, self._upstream
         assert upstream is not None
         if not request.upgrade or response.upgrade.lower() != request.upgrade.lower():
-            self._say(client.proxy.bad_response(request, "The protocol was changed without being asked for."))
+            self._say(client.proxy.bad_response(request, client, "The protocol was changed without being asked for."))
             return
         client.transport.write(response.head + b"\r\n" + data)
         self._upstream = None

@@ -70,12 +70,12 @@ class Proxy(ABC):
         self._tick()
 
     @abstractmethod
-    def route(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
+    def route(self, request: Request, client: Client, *, fresh: bool) -> Address | Said:
         """Return the service that REQUEST goes to, or what is answered instead.
 
         Args:
             request: Whose head has come.
-            scheme: ``http`` or ``https``.
+            client: Who asks.
             fresh: It was asked before, and a new connection stands now, or none could be made: what counts are the
                 routes as they are now. With another address it is tried there.
         """
@@ -85,17 +85,17 @@ class Proxy(ABC):
         """Return what is said to a client that is not understood, is too slow, or comes in a circle."""
 
     @abstractmethod
-    def unreachable(self, request: Request, error: Exception) -> Answer | Deferred:
+    def unreachable(self, request: Request, client: Client, error: Exception) -> Answer | Deferred:
         """Return what is said when the service of REQUEST does not take it, or not answer; `TimeoutError`: in time."""
 
     @abstractmethod
-    def bad_response(self, request: Request, why: str) -> Answer | Deferred:
+    def bad_response(self, request: Request, client: Client, why: str) -> Answer | Deferred:
         """Return what is said when it answered what is no answer."""
 
-    def find(self, request: Request, scheme: str, *, fresh: bool) -> Address | Said:
+    def find(self, request: Request, client: Client, *, fresh: bool) -> Address | Said:
         """Return what `route` does; an error of its own is no reason to keep the client waiting."""
         try:
-            return self.route(request, scheme, fresh=fresh)
+            return self.route(request, client, fresh=fresh)
         except Exception as error:  # noqa: BLE001 - it is another's
             self.report(error)
             return Answer(500, b"The proxy failed.\n")

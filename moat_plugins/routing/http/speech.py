@@ -73,7 +73,7 @@ class Speech:
             client.reset()
             return
         self.client_lost()
-        said = client.proxy.unreachable(self._request, TimeoutError("it took too long"))
+        said = client.proxy.unreachable(self._request, client, TimeoutError("it took too long"))
         client.say(said if isinstance(said, Answer) else Answer(504), self._request)
 
     async def _run(self, said: Streamed | Deferred) -> None:

@@ -299,6 +299,20 @@ def foreign(asker: Asker) -> Answer:
     )
 
 
+def other_user(asker: Asker) -> Answer:
+    """Another user of this machine asks for what is told to the proxy's own alone."""
+    return fault_answer(
+        Fault(
+            403,
+            "other-user",
+            "Another user's",
+            "This proxy is another user's of this machine, and tells of runs to nobody else.",
+            "Your own runs are on your own proxy: `moat proxy status` tells where.",
+        ),
+        asker,
+    )
+
+
 def unknown_page(path: str, asker: Asker) -> Answer:
     """Nothing is at PATH of the index, or it is the log of a run that is not known."""
     path = shorten(path, _NAME)

@@ -8,12 +8,13 @@ import attrs
 
 from moat_plugins.routing.pages.text import clean_line
 
-__all__ = ["OVER", "EndpointView", "LogLine", "RunView", "Site"]
+__all__ = ["OVER", "EndpointState", "EndpointView", "LogLine", "RunView", "Site"]
 
 OVER = frozenset({"kept", "exited", "failed"})
 """The states of runs that have ended."""
 
 Isolation = Literal["gvisor", "none", ""]
+EndpointState = Literal["ready", "waiting", ""]
 
 
 @attrs.frozen
@@ -49,7 +50,7 @@ class EndpointView:
     name: str
     url: str
     port: int
-    state: Literal["ready", "waiting", ""] = ""
+    state: EndpointState = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""

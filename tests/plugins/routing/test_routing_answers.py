@@ -35,7 +35,7 @@ class Pieces:
 
 def says(proxy, said):
     """Have PROXY answer all requests with SAID."""
-    proxy.route = lambda request, scheme, *, fresh: said
+    proxy.route = lambda request, client, *, fresh: said
 
 
 async def test_a_stream_is_chunked_and_the_connection_used_on():
@@ -171,7 +171,7 @@ async def test_an_answer_that_is_not_found_out_is_an_error():
     async def deferred():
         raise RuntimeError("ouch")
 
-    def route(request, scheme, *, fresh):
+    def route(request, client, *, fresh):
         raise RuntimeError("ouch")
 
     async with proxied(Service()) as (proxy, reader, writer):
@@ -235,7 +235,7 @@ async def test_a_request_follows_its_route(gone):
     async with proxied(old) as (old_proxy, _, _), proxied(new) as (proxy, reader, writer):
         first = ("127.0.0.1", 1) if gone else old_proxy.place
         places = iter([first, proxy.place, proxy.place])
-        proxy.route = lambda request, scheme, *, fresh: next(places)
+        proxy.route = lambda request, client, *, fresh: next(places)
         writer.write(GET)
         await reader.readuntil(b"ok")
         assert list(places) == []
@@ -247,7 +247,7 @@ async def test_a_route_that_went_meanwhile_is_answered():
     """By what is said of it now."""
     service = Service()
     async with proxied(service) as (proxy, reader, writer):
-        proxy.route = lambda request, scheme, *, fresh: Answer(410, b"gone") if fresh else proxy.place
+        proxy.route = lambda request, client, *, fresh: Answer(410, b"gone") if fresh else proxy.place
         writer.write(GET)
         assert (await reader.readuntil(b"gone")).startswith(b"HTTP/1.1 410")
     assert service.seen == b""
@@ -258,7 +258,7 @@ async def test_a_route_that_changes_on_and_on_is_unreachable():
     service = Service()
     async with proxied(service) as (proxy, reader, writer):
         asked = iter(range(100))
-        proxy.route = lambda request, scheme, *, fresh: (f"127.0.0.{next(asked) % 2 + 1}", proxy.place[1])
+        proxy.route = lambda request, client, *, fresh: (f"127.0.0.{next(asked) % 2 + 1}", proxy.place[1])
         writer.write(GET)
         assert (await reader.readuntil(b"unreachable")).startswith(b"HTTP/1.1 502")
         assert next(asked) == 4

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given
 from hypothesis import strategies as st
+from routing_tls import blind, hello
 
 from moat_core.errors import StoreError
 from moat_core.types import is_name
@@ -81,13 +82,6 @@ def shake(server, client, name, times=6):
 
 def read_leaf(connection):
     return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
-
-
-def blind():
-    """A client that takes any certificate, and any name for the SNI."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def certify(key, names, public_key, *extensions):
@@ -459,17 +453,6 @@ def test_a_name_that_is_not_ours_is_refused_by_name(authority, name):
     with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
         client.do_handshake()
     assert len(authority._leaves) == 0
-
-
-def hello(name):
-    """A ClientHello with NAME, any bytes, as its server name."""
-    there, marker = ssl.MemoryBIO(), b"m" * len(name)
-    connection = blind().wrap_bio(ssl.MemoryBIO(), there, server_hostname=marker.decode())
-    with pytest.raises(ssl.SSLWantReadError):
-        connection.do_handshake()
-    sent = there.read()
-    assert sent.count(marker) == 1
-    return sent.replace(marker, name)
 
 
 @pytest.mark.parametrize("name", [b"a\0.localhost", b"\0" * 9, b"a.localhost\0.example.com", b"[::1].localhost"])

@@ -93,6 +93,22 @@ def test_status_tells_what_is_served(proxy, world):
     assert (run["id"], run["ports"]) == (fox.id, {"web": 3000, "api": 8000})
 
 
+def test_options_that_come_too_late_are_told(proxy, moat, home):
+    """It was started with others: by the verb, by a run; and what nobody asked for is no difference."""
+    proxy("start", "--port", "0")
+    moat.file("agent.yaml", "ports: {web: 3000}\nproxy: {timeout: 5s, idle: 10m}\n")
+    warning = "warning: `proxy.timeout` is 5 s here, and the proxy that runs was started with 120 s."
+    for done in (proxy("start"), moat.cli("run", "--", "true")):
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("the proxy that runs was started with") == 1
+        assert warning in done.stderr
+        assert "moat proxy restart" in done.stderr
+    assert find(home).options == {"idle": 600.0, "timeout": 120.0}
+    proxy("restart")
+    assert find(home).options == {"idle": 600.0, "timeout": 5.0}
+    assert "warning" not in proxy("start").stderr
+
+
 def test_status_of_one_that_does_not_answer(proxy, home):
     """It holds the lock and serves nobody: that is said."""
     holding = Holding(home)

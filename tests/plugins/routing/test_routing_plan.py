@@ -16,7 +16,6 @@ from routing_world import Backend, World, ask, free_port
 
 from moat_core import MoatError
 from moat_core.errors import PlanError
-from moat_core.events import RunMoved
 from moat_core.ledger import LedgerView
 from moat_plugins.routing.process import PortMismatch, ensure, find
 from moat_plugins.routing.resources import AgentName, Route
@@ -63,8 +62,8 @@ def test_a_plan_tells_the_run_its_names(moat):
         "AGENTOPS_URL_MY_API": "http://my-api.fox.localhost:8080",
     }
     assert [note.text for note in plan.notes if "routed" in note.text] == [
-        "an endpoint is routed at http://web.fox.localhost:8080",
-        "an endpoint is routed at http://my-api.fox.localhost:8080",
+        "an endpoint is routed at http://web.fox.localhost:8080, or at the port where the proxy runs",
+        "an endpoint is routed at http://my-api.fox.localhost:8080, or at the port where the proxy runs",
     ]
 
 
@@ -188,13 +187,17 @@ async def test_a_run_is_reached_where_its_engine_published_it(moat, home):
             port = find(home).port
             assert (await reached(port, "web.fox.localhost")) == "old"
             assert rows(home) == [("name", run.id), ("route", run.id)]
-            await run.run.emit(RunMoved(run.id, {3000: new.port}))
+            run.run.follow({3000: new.port})
             assert rows(home) == [("name", run.id), ("route", run.id)]
             while (said := await reached(port, "web.fox.localhost")) == "old":
                 pass
             assert said == "new"
-            await run.run.emit(RunMoved(run.id, {}))
-            assert rows(home) == [("name", run.id)]
+            run.run.follow({})
+            while (said := (await ask(port, "web.fox.localhost")).said) == "new":
+                pass
+            assert said == "starting"  # it is nowhere
+            run.run.follow({3000: old.port})
+            assert (await reached(port, "web.fox.localhost")) == "old"
         assert rows(home) == []
 
 

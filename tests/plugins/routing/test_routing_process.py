@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from routing_process import OPTIONS, begin, get, kill, listening, proxies, start_at_once, sweep, wait_until
+from routing_tls import hello
 from routing_world import Backend, World, ask, free_port
 
 from moat_core.errors import HostError
@@ -262,6 +263,17 @@ async def test_it_listens_on_this_machines_own_addresses_and_nothing_else(home):
     assert listening(running.pid) == ours
     soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
     assert soft == hard
+
+
+async def test_what_clients_send_does_not_fill_its_log(home):
+    """A name in TLS that is not ASCII fails within Python's ssl, which would write a traceback for each."""
+    running = await ensure(home, 0, OPTIONS)
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(hello("bücher.localhost".encode()))
+            while client.recv(4096):
+                pass
+    assert (home / "proxy" / "log").read_bytes() == b""
 
 
 async def test_its_files_are_its_users_alone(home):

@@ -8,26 +8,12 @@ import ssl
 from contextlib import asynccontextmanager
 
 import pytest
-from routing_world import Backend, World, free_port, routing
+from routing_world import Backend, free_port, routing
 
 from moat_core.store.log import LogWriter
 from moat_plugins.routing.certificates import Authority
 
 pytestmark = pytest.mark.moat(plugins=["routing"])
-
-
-@pytest.fixture
-def world(moat):
-    world = World(moat.home.path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-async def net(world, moat):
-    """The router that serves WORLD."""
-    async with moat.moat(keep_going=True) as library, routing(world, library) as net:
-        yield net
 
 
 @asynccontextmanager

@@ -195,7 +195,7 @@ def test_a_dead_owners_claim_is_ignored(world, table):
 def test_of_two_routes_of_an_endpoint_the_newer_counts(world, table):
     """A container that has moved: the new place is written before the old one goes."""
     fox = world.run("fox").route(web=4001)
-    fox._write(Route("fox", "web", "127.0.0.1", 4002))
+    fox._write(Route("fox", "web", 3000, "127.0.0.1", 4002))
     assert places(table) == {"fox": {"web": 4002}}
 
 

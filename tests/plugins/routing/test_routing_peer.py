@@ -1,0 +1,98 @@
+"""Another user of the machine is told nothing of runs: the attack is made by a process of another user id."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from routing_world import Backend
+
+from moat_plugins.routing.peer import find_uid
+
+OTHER = 65534
+ASK = """
+import os, socket, sys
+os.setgid({uid}); os.setuid({uid})
+family = socket.AF_INET6 if ":" in {address!r} else socket.AF_INET
+client = socket.socket(family)
+client.connect(({address!r}, {port}))
+client.sendall(b"GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nAccept: {accept}\\r\\nConnection: close\\r\\n\\r\\n")
+while data := client.recv(65536):
+    sys.stdout.buffer.write(data)
+"""
+
+pytestmark = pytest.mark.moat(plugins=["routing"])
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too")
+
+
+async def ask_as_other(port, host, path="/", *, address="127.0.0.1", accept="application/json"):
+    """What another user of this machine is told."""
+    program = ASK.format(uid=OTHER, address=address, port=port, host=host, path=path, accept=accept)
+    asking = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    async with asyncio.timeout(20):
+        said, _ = await asking.communicate()
+    return said.decode("latin-1")
+
+
+@needs_root
+@pytest.mark.parametrize("path", ["/", "/events", "/runs/run-00000001/log", "/style.css"])
+@pytest.mark.parametrize("host", ["localhost", "moat.localhost", "127.0.0.1"])
+async def test_the_page_and_logs_are_their_users(world, net, host, path):
+    world.run("fox", run_id="run-00000001").remember(command=["serve", "--secret"])
+    said = await ask_as_other(net.port, f"{host}:{net.port}", path)
+    assert said.startswith("HTTP/1.1 403 ")
+    assert "other-user" in said
+    assert "secret" not in said
+    assert "fox" not in said.replace(host, "")
+
+
+@needs_root
+async def test_names_are_not_told_to_others(world, net):
+    world.run("fox").remember()
+    assert "fox" not in await ask_as_other(net.port, "fix.localhost")
+    assert "fox" in (await net.ask("fix.localhost")).body.decode()
+
+
+@needs_root
+async def test_services_are_everybodys(world, net):
+    """As what an engine publishes on 127.0.0.1 is."""
+    async with Backend("fox") as fox:
+        world.run("fox").route(web=fox.port)
+        assert (await ask_as_other(net.port, "web.fox.localhost")).endswith("\r\n\r\nfox")
+
+
+@needs_root
+@pytest.mark.parametrize(("family", "listen", "connect"), [
+    (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+    (socket.AF_INET6, "::1", "::1"),
+    (socket.AF_INET, "127.0.0.1", "::ffff:127.0.0.1"),
+])  # fmt: skip
+def test_the_kernel_knows_the_other_end(family, listen, connect):
+    with socket.socket(family) as listener:
+        listener.bind((listen, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        program = ASK.format(uid=OTHER, address=connect, port=port, host="x", path="/", accept="*/*")
+        asking = subprocess.Popen([sys.executable, "-c", program])
+        accepted, peer = listener.accept()
+        with accepted:
+            assert find_uid(peer, accepted.getsockname()) == OTHER
+        asking.wait(20)
+
+
+def test_who_listens_there_is_not_the_other_end():
+    """The kernel would tell of a listening socket, where there is no connection."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        assert find_uid(one.getsockname(), other.getsockname()) is None
+
+
+def test_ones_own_connection_is_ones_own():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, peer = listener.accept()
+            with accepted:
+                assert find_uid(peer, accepted.getsockname()) == os.geteuid()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from moat_core.errors import MoatError, SandboxGone
+from moat_core.ledger import follow_moves
 from moat_core.logs import make_logger
 from moat_core.store.log import LogWriter
 from moat_core.store.paths import Lock
@@ -71,26 +72,38 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
 
 
 async def _see_through(moat: Moat, sandbox: Sandbox, task: dict[str, Any]) -> SandboxInfo:
+    """Return how it ended.
+
+    Raises:
+        MoatError: It has gone, or cannot be stopped.
+    """
+    ended: SandboxInfo | MoatError
     async with anyio.create_task_group() as group:
         logged = anyio.Event()
         group.start_soon(_follow, moat, task["adopt"], sandbox)
         group.start_soon(_keep_log, moat.home.run_folder(task["adopt"]), sandbox, task["logged"], logged)
-        with anyio.move_on_after(task["timeout_s"]) as limit:
-            ended = await _wait(sandbox)
-        if limit.cancelled_caught:
-            await sandbox.stop(0)
-            ended = await _wait(sandbox)
+        try:
+            with anyio.move_on_after(task["timeout_s"]) as limit:
+                ended = await _wait(sandbox)
+            if limit.cancelled_caught:
+                await sandbox.stop(0)
+                ended = await _wait(sandbox)
+        except MoatError as error:
+            ended = error  # raised outside the group, which would wrap it up
         with anyio.move_on_after(_LAST_OUTPUT_S):
             await logged.wait()
         group.cancel_scope.cancel()
+    if isinstance(ended, MoatError):
+        raise ended
     return ended
 
 
 async def _follow(moat: Moat, run_id: str, sandbox: Sandbox) -> None:
-    """Where the container is reached may change each time that its engine starts it anew."""
+    """Where the container is reached may change each time that its engine starts it anew; it may have by now."""
     while True:
-        info = await sandbox.wait_moved()
-        moat.upkeep().follow(run_id, info.ports)
+        ports = sandbox.info.ports
+        await follow_moves(lambda ports: moat.upkeep().follow(run_id, ports), ports)
+        await sandbox.wait_moved(ports)
 
 
 async def _wait(sandbox: Sandbox) -> SandboxInfo:

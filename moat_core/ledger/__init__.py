@@ -1,7 +1,7 @@
 """Nothing is ever left behind: resources, the ledger that knows them, the watchdog and the reaper."""
 
 from moat_core.ledger.connections import Connections
-from moat_core.ledger.ledger import Held, Kinds, Ledger, LedgerStep
+from moat_core.ledger.ledger import Held, Kinds, Ledger, LedgerStep, follow_moves
 from moat_core.ledger.resource import VOLATILE, Resource, ResourceContext
 from moat_core.ledger.upkeep import Reaped, Upkeep, kinds_of
 from moat_core.ledger.view import Entry, LedgerView
@@ -21,5 +21,6 @@ __all__ = [
     "ResourceContext",
     "Upkeep",
     "Watchdog",
+    "follow_moves",
     "kinds_of",
 ]

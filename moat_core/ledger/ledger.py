@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import anyio
 import attrs
 
-from moat_core.errors import HookContractError, MoatError
+from moat_core.errors import HookContractError, MoatError, StoreError
 from moat_core.ledger.resource import Resource, from_row, to_row
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moat_core.runtime.base import Connection
     from moat_core.store import LedgerRow, Store
 
-__all__ = ["LATE_S", "RELEASE_S", "Held", "Kinds", "Ledger", "LedgerStep"]
+__all__ = ["LATE_S", "RELEASE_S", "Held", "Kinds", "Ledger", "LedgerStep", "follow_moves"]
 
 C = TypeVar("C", bound="Connection")
 _RETRY_S = 0.25
@@ -46,6 +46,15 @@ class LedgerStep:
     run_id: str
     step: Literal["opened", "intent", "created", "live", "releasing", "released", "forgotten", "closed"]
     resource: Resource | None = None
+
+
+async def follow_moves(follow: Callable[[Mapping[int, int]], None], ports: Mapping[int, int]) -> None:
+    """Have FOLLOW write down PORTS; a store that cannot be written just now ends no run: it is tried again."""
+    while True:
+        try:
+            return follow(ports)
+        except StoreError:
+            await anyio.sleep(_RETRY_S)
 
 
 @attrs.define(eq=False)

@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 
 from moat_core.errors import HookContractError, HostError, RunError, SandboxGone
 from moat_core.events import PhaseStarted, RunEnded, RunMoved, RunStarted
+from moat_core.ledger import follow_moves
 from moat_core.lifecycle.run import Outcome, Run, RunResult
 
 if TYPE_CHECKING:
@@ -176,13 +177,14 @@ async def _watch(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -
 
 async def _follow(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) -> None:
     """Tell where the container is reached each time that its engine has started it anew."""
+    ports = sandbox.info.ports
     task_status.started()
     while True:
-        info = await sandbox.wait_moved()
+        ports = (await sandbox.wait_moved(ports)).ports
         if run.undo.closing:
             await anyio.sleep_forever()  # what would be made for it now, nobody would undo
-        run.follow(info.ports)
-        await run.emit(RunMoved(run.id, info.ports))
+        await follow_moves(run.follow, ports)
+        await run.emit(RunMoved(run.id, ports))
 
 
 async def _act(run: Run, body: Body) -> None:

@@ -128,6 +128,11 @@ class PlanBuilder:
         """Publish a port of the container on 127.0.0.1, under its endpoint's name."""
         self._ports[endpoint] = Port(endpoint, number)
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """The endpoints so far -> port in the container."""
+        return {port.endpoint: port.number for port in self._ports.values()}
+
     def add_init_step(
         self, name: str, script: str, *, order: int = 50, as_user: bool = False, inline: bool = False
     ) -> None:

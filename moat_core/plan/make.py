@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from moat_core.config.values import BadValue, check_ports
 from moat_core.errors import PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.plan.builder import PlanBuilder
@@ -151,6 +152,10 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
             _add_mount(plan, mount, "--mount")
         for endpoint, number in request.ports.items():
             plan.add_port(endpoint, number)
+        try:
+            check_ports(plan.ports)
+        except BadValue as error:
+            plan.problem(f"Config and request together: {error.reason}.", error.hint, where="ports")
 
 
 def _add_mount(plan: PlanBuilder, mount: Mount, where: str) -> None:

@@ -147,8 +147,8 @@ class Sandbox(ABC):
     async def wait(self) -> SandboxInfo:
         """Wait until the main process has ended and return what the engine then says."""
 
-    async def wait_moved(self) -> SandboxInfo:
-        """Wait until its ports are published elsewhere, since its engine has started it anew, and return where.
+    async def wait_moved(self, before: Mapping[int, int]) -> SandboxInfo:  # noqa: ARG002
+        """Wait until its ports are published elsewhere than BEFORE, since its engine has started it anew.
 
         Told while somebody is in `wait`. The default never returns: for runtimes that start nothing anew.
         """

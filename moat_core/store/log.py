@@ -11,11 +11,10 @@ import errno
 import os
 import time
 from collections import deque
-from itertools import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import BinaryIO
 
 __all__ = ["LIMIT_BYTES", "LogFollower", "LogRecord", "LogWriter", "read_log"]
@@ -23,6 +22,7 @@ __all__ = ["LIMIT_BYTES", "LogFollower", "LogRecord", "LogWriter", "read_log"]
 LIMIT_BYTES = 16 * 1024 * 1024
 """Of each of the two files."""
 _CHUNK_BYTES = 1024 * 1024
+_WINDOW_BYTES = 256 * 1024
 _PREFIX = 20  # "1763683200.123456 O "
 
 
@@ -149,7 +149,10 @@ class LogFollower:
         if not self._open():
             return []
         assert self._file is not None
-        return _last(chain(self._older(), self._now()), self._tail)
+        records, self._rest = _read_end(self._file, self._tail)
+        if self._tail is None or _count(records) <= self._tail:
+            records = self._older() + records
+        return _last(records, self._tail)
 
     def _open(self) -> bool:
         try:
@@ -158,27 +161,19 @@ class LogFollower:
             return False
         return True
 
-    def _older(self) -> Iterator[LogRecord]:
+    def _older(self) -> list[LogRecord]:
         assert self._file is not None
         try:
             with open(self._path + ".1", "rb") as file:
                 if os.path.samestat(os.fstat(file.fileno()), os.fstat(self._file.fileno())):
-                    return  # rotated just now: it is the one that we hold
-                for line in file:
-                    record = parse_record(line)
-                    if record is not None:
-                        yield record
+                    return []  # rotated just now: it is the one that we hold
+                return _read_end(file, self._tail)[0]
         except FileNotFoundError:
-            pass
-
-    def _now(self) -> Iterator[LogRecord]:
-        assert self._file is not None
-        while data := self._file.read(_CHUNK_BYTES):
-            yield from self._parse(data)
+            return []
 
     def _parse(self, data: bytes) -> list[LogRecord]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [record for line in lines if (record := parse_record(line + b"\n")) is not None]
+        records, self._rest = _parse(self._rest + data)
+        return records
 
     def _was_rotated(self) -> bool:
         assert self._file is not None
@@ -194,6 +189,31 @@ class LogFollower:
             self.missed = True
         # What was written between our last reading and the rotation is read before the file is changed.
         return self._file.tell() == os.fstat(self._file.fileno()).st_size
+
+
+def _read_end(file: BinaryIO, tail: int | None) -> tuple[list[LogRecord], bytes]:
+    """Return records with more than the last TAIL lines, or all that there are, and the torn one at the end.
+
+    It is not read from the beginning: somebody may look at the last lines of a full log each second.
+    """
+    size = file.seek(0, os.SEEK_END)
+    start = 0 if tail is None else max(0, size - _WINDOW_BYTES)
+    while True:
+        file.seek(start)
+        data = file.read(size - start)
+        records, rest = _parse(data if not start else data.partition(b"\n")[2])
+        if not start or (tail is not None and _count(records) > tail):
+            return records, rest
+        start = max(0, size - 8 * (size - start))
+
+
+def _parse(data: bytes) -> tuple[list[LogRecord], bytes]:
+    *lines, rest = data.split(b"\n")
+    return [record for line in lines if (record := parse_record(line + b"\n")) is not None], rest
+
+
+def _count(records: Iterable[LogRecord]) -> int:
+    return sum(record.is_complete for record in records)
 
 
 def _last(records: Iterable[LogRecord], tail: int | None) -> list[LogRecord]:

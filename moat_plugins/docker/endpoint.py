@@ -8,6 +8,7 @@ stands in it as paths: ``tcp://host:2376?tls=1&ca=…&cert=…&key=…``.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ __all__ = ["Endpoint", "connect_socket", "find_endpoint", "make_tls", "parse_add
 _INSTALL = "Install Docker and start it, or point DOCKER_HOST at an engine."
 _GROUP = "Add yourself to the group that owns it (`sudo usermod -aG docker $USER`), then log in again."
 _CONNECT_S = 5.0
+_LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
 
 class Endpoint(NamedTuple):
@@ -45,6 +47,11 @@ class Endpoint(NamedTuple):
     key: str = ""
     verify: bool = True
     source: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether what the engine publishes on 127.0.0.1 is reached there; a forwarded socket cannot be told."""
+        return bool(self.path) or self.host in {"localhost", "::1"} or _LOOPBACK.fullmatch(self.host) is not None
 
 
 def find_endpoint(address: str = "", environ: Mapping[str, str] | None = None) -> Endpoint:

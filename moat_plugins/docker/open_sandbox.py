@@ -15,7 +15,7 @@ from moat_core.errors import EngineError, ImageError, MoatError, SandboxNotReady
 from moat_core.plan import READY
 from moat_core.runtime.base import SandboxInfo
 from moat_core.runtime.facets import RunNetwork
-from moat_core.types import RunState
+from moat_core.types import Problem, RunState
 from moat_plugins.docker.container import make_config, make_name
 from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.network import ensure_shared
@@ -55,6 +55,8 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
     try:
         main = await sandbox.attach()
         await _start(run, runtime, sandbox)
+        if run.plan.ports and not runtime.engine.endpoint.is_here:
+            await run.warn(_unreachable(runtime.address))
         if run.plan.command is None:
             await _wait_until_ready(main, sandbox)
             await sandbox.detach()
@@ -62,6 +64,13 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
         await _let_it_end(run, sandbox)
     finally:
         await sandbox.detach()
+
+
+def _unreachable(address: str) -> Problem:
+    return Problem(
+        f"The engine at {address} is on another machine: the ports of this run are published there, on its 127.0.0.1.",
+        "Start moat on that machine to have them routed.",
+    )
 
 
 async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:

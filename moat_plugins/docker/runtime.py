@@ -135,8 +135,12 @@ def _is_desktop(info: Mapping[str, Any]) -> bool:
     return any(word in system for word in ("docker desktop", "rancher", "orbstack", "colima", "lima-"))
 
 
-def make_info(found: Mapping[str, Any]) -> SandboxInfo:
-    """Read the answer of GET /containers/{id}/json. The labels are ours or a forger's: they are only shown."""
+def make_info(found: Mapping[str, Any], *, is_here: bool = True) -> SandboxInfo:
+    """Read the answer of GET /containers/{id}/json. The labels are ours or a forger's: they are only shown.
+
+    Args:
+        is_here: The engine's 127.0.0.1 is ours; else it publishes nothing that we could reach.
+    """
     state, host = found["State"], found["HostConfig"]
     marks = found["Config"].get("Labels") or {}
     status = _STATES.get(state["Status"], RunState.FAILED)
@@ -152,7 +156,7 @@ def make_info(found: Mapping[str, Any]) -> SandboxInfo:
         oci_runtime=host.get("Runtime") or "",
         exit_code=int(state["ExitCode"]) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
-        ports=_make_ports((found.get("NetworkSettings") or {}).get("Ports") or {}),
+        ports=_make_ports((found.get("NetworkSettings") or {}).get("Ports") or {}) if is_here else {},
     )
 
 

@@ -62,7 +62,8 @@ class DockerSandbox(Sandbox):
         """Make it from the answer of GET /containers/{id}/json."""
         config = found["Config"]
         user = (config.get("Labels") or {}).get(labels.USER) or config.get("User") or "0:0"
-        return cls(engine, make_info(found), user=user, tty=config["Tty"], stdin=config["OpenStdin"])
+        info = make_info(found, is_here=engine.endpoint.is_here)
+        return cls(engine, info, user=user, tty=config["Tty"], stdin=config["OpenStdin"])
 
     async def attach(self) -> MainProcess:
         """Attach to the main process; before the start this catches its first byte. `open_main` hands it out."""
@@ -114,15 +115,17 @@ class DockerSandbox(Sandbox):
                     self._moved = anyio.Event()
             return self._end
 
-    async def wait_moved(self) -> SandboxInfo:
+    async def wait_moved(self, before: Mapping[int, int]) -> SandboxInfo:
         """See `Sandbox`."""
-        await self._moved.wait()
+        while self.info.ports == before:
+            await self._moved.wait()
         return self.info
 
     async def refresh(self) -> SandboxInfo:
         """See `Sandbox`."""
         with gone_if_missing():
-            self.info = make_info(await self._engine.containers.inspect(self.info.id))
+            found = await self._engine.containers.inspect(self.info.id)
+        self.info = make_info(found, is_here=self._engine.endpoint.is_here)
         return self.info
 
     async def stop(self, grace_s: float) -> None:

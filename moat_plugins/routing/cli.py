@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from moat_core.errors import HostError, RunOver, UnknownName, UsageError
 from moat_plugins.routing.config import ProxyConfig
 from moat_plugins.routing.pages.state import OVER
 from moat_plugins.routing.process import User, ask, check_port, ensure, find, find_differences, make_folder, stop
-from moat_plugins.routing.sockets import bind
+from moat_plugins.routing.sockets import PortTaken, bind
 
 if TYPE_CHECKING:
     from moat_core.api import Moat, RunInfo
@@ -47,7 +49,7 @@ def start(*, port: int | None, foreground: bool, as_json: bool) -> None:
     """
     user = _caller()
     home = _home(user)
-    section = _section()
+    section = _section(user)
     port = section.port if port is None else port
     if foreground:
         _serve_here(home, port, section, user, as_json=as_json)
@@ -71,11 +73,10 @@ def stop_() -> None:
 def restart(*, port: int | None, as_json: bool) -> None:
     """End it and start it on the same port, or another."""
     user = _caller()
-    home, section = _home(user), _section()
+    home, section = _home(user), _section(user)
     was = find(home)
-    if was is not None and port and port != was.port:
-        for listener in bind(port):  # what cannot be had is told while the other one still runs
-            listener.close()
+    if was is not None:
+        _try(was, port)
     _run(lambda: stop(home))
     port = port if port is not None else was.port if was else section.port
     running = _run(lambda: ensure(home, port, _options(section), user))
@@ -164,7 +165,7 @@ async def _find_url(agent: str | None, endpoint: str | None) -> str:
             raise UnknownName(
                 f"The run {info.name} has no endpoint '{endpoint}'.", hint=f"It has: {', '.join(sorted(info.urls))}."
             )
-        section = _section()
+        section = _section(None)
         home = Path(moat.home.path)
         running = find(home) or await ensure(home, section.port, _options(section))
     endpoint = endpoint or (next(iter(info.urls)) if len(info.urls) == 1 else "")
@@ -189,14 +190,48 @@ async def _find_run(moat: Moat, agent: str | None) -> RunInfo:
     return info
 
 
+def _try(was: Running, port: int | None) -> None:
+    """What cannot be had is told while the other one still runs: its own port, too, may take root to listen on."""
+    try:
+        for listener in bind(was.port if port is None else port):
+            listener.close()
+    except PortTaken:
+        if port is not None and port != was.port:
+            raise
+
+
 def _options(section: ProxyConfig) -> dict[str, Any]:
     return {"idle": section.idle, "timeout": section.timeout}
 
 
-def _section() -> ProxyConfig:
+def _section(user: User | None) -> ProxyConfig:
+    """Read the config, that of USER: as root it would be another's, and a file that they must not read told to them."""
     from moat_core.api import Moat
 
-    return Moat(keep_going=True).config(Path.cwd()).section(ProxyConfig)
+    with _as(user):
+        return Moat(keep_going=True).config(Path.cwd()).section(ProxyConfig)
+
+
+@contextmanager
+def _as(user: User | None) -> Iterator[None]:
+    """Be USER for a while; nobody else if it is ``None``."""
+    if user is None:
+        yield
+        return
+    environ, groups, gid = dict(os.environ), os.getgroups(), os.getegid()
+    try:
+        os.environ.clear()
+        os.environ.update(user.environ)
+        os.setgroups(user.groups)
+        os.setegid(user.gid)
+        os.seteuid(user.uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+        os.environ.clear()
+        os.environ.update(environ)
 
 
 def _home(user: User | None) -> Path:

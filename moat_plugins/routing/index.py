@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -15,13 +15,13 @@ from moat_plugins.routing.http.answer import Answer, Streamed
 from moat_plugins.routing.pages import assets, errors, index, log
 from moat_plugins.routing.pages.accept import Asker, is_foreign, wants_events
 from moat_plugins.routing.pages.state import OVER
-from moat_plugins.routing.runs import read_log
+from moat_plugins.routing.runs import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from moat_plugins.routing.http.answer import Deferred, Said
-    from moat_plugins.routing.pages.state import LogLine, RunView, Site
+    from moat_plugins.routing.pages.state import RunView, Site
     from moat_plugins.routing.runs import Runs
 
 __all__ = ["Index"]
@@ -90,10 +90,9 @@ class Index:
             run = await self._runs.get(run_id, asker.site)
             if run is None:
                 return errors.unknown_page(f"/runs/{run_id}/log", asker)
-            lines, cursor = await anyio.to_thread.run_sync(
-                lambda: read_log(self._runs.moat, run_id, tail=log.MOST_LINES)
-            )
-            return log.log_page(run, lines, asker, cursor=cursor)
+            with closing(LogReader(self._runs.moat, run_id, tail=log.MOST_LINES)) as reader:
+                lines = await anyio.to_thread.run_sync(reader.read)
+            return log.log_page(run, lines, asker, cursor=reader.cursor)
 
         return make
 
@@ -105,27 +104,22 @@ class Index:
 
         return make
 
-    async def _read(self, run_id: str, after: str = "") -> tuple[list[LogLine], str]:
-        """See `read_log`; in a thread, since a log may have megabytes."""
-        return await anyio.to_thread.run_sync(
-            functools.partial(read_log, self._runs.moat, run_id, tail=log.MOST_LINES, after=after)
-        )
-
     async def _lines(self, run_id: str, after: str, site: Site) -> AsyncIterator[bytes]:
         yield log.BEGIN
         since = 0.0
-        while True:
-            run = await self._runs.get(run_id, site)
-            lines, after = await self._read(run_id, after)
-            since += _LOOK_S
-            if lines:
-                yield log.lines_event(lines, cursor=after)
-                since = 0.0
-            elif run is None or run.state in OVER:
-                if run is not None:
-                    yield log.end_event(run)
-                return
-            elif since > _KEEP_ALIVE_S:
-                yield log.KEEP_ALIVE
-                since = 0.0
-            await anyio.sleep(_LOOK_S)
+        with closing(LogReader(self._runs.moat, run_id, tail=log.MOST_LINES, after=after)) as reader:
+            while True:
+                run = await self._runs.get(run_id, site)
+                lines = await anyio.to_thread.run_sync(reader.read)
+                since += _LOOK_S
+                if lines:
+                    yield log.lines_event(lines, cursor=reader.cursor)
+                    since = 0.0
+                elif run is None or run.state in OVER:
+                    if run is not None:
+                        yield log.end_event(run)
+                    return
+                elif since > _KEEP_ALIVE_S:
+                    yield log.KEEP_ALIVE
+                    since = 0.0
+                await anyio.sleep(_LOOK_S)

@@ -105,8 +105,7 @@ def _check_claim(run: Run) -> None:
 @asynccontextmanager
 async def open_routes(run: Run) -> AsyncIterator[None]:
     """Write down where each endpoint is reached, now that the container is up."""
-    published = run.sandbox.info.ports
     for port in run.plan.ports:
-        if port.number in published:
-            await run.acquire(Route(run.name, port.endpoint, port.number, "127.0.0.1", published[port.number]))
+        place = run.sandbox.info.ports.get(port.number, 0)
+        await run.acquire(Route(run.name, port.endpoint, port.number, "127.0.0.1", place))
     yield

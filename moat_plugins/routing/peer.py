@@ -1,10 +1,11 @@
-"""Whose a connection is: on one machine the kernel knows which user is at the other end of it.
+"""Whose a connection is: within one machine the kernel knows which user is at the other end of it.
 
 Ports of ``127.0.0.1`` are every local user's to connect to. What runs do there is not every user's to read.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -22,13 +23,16 @@ _QUESTION = struct.Struct("=BBBxI2s2s16s16sIII")  # inet_diag_req_v2 with inet_d
 _ANSWER = struct.Struct("=BBBB2s2s16s16sIIIIIIII")  # inet_diag_msg
 _PORTS, _UID = slice(4, 6), 14
 _WAIT_S = 0.5
+_NEVER = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
 def is_ours(transport: asyncio.Transport) -> bool:
-    """Tell whether the client of TRANSPORT is this process's user, or root; also if nobody can tell."""
+    """Tell whether the client of TRANSPORT is this process's user, or root; also on a system that never tells."""
     peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    uid = find_uid(peer, own) if peer and own else None
-    return uid in {None, 0, os.geteuid()}
+    try:
+        return find_uid(peer, own) in {None, 0, os.geteuid()}
+    except OSError:
+        return False
 
 
 def find_uid(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
@@ -40,6 +44,9 @@ def find_uid(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
 
     Returns:
         A user id; ``None`` if this kernel does not tell (gVisor, macOS), or the socket is gone.
+
+    Raises:
+        OSError: It could not be asked this time.
     """
     if not hasattr(socket, "AF_NETLINK"):
         return None
@@ -56,8 +63,10 @@ def find_uid(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
             kernel.settimeout(_WAIT_S)
             kernel.send(_HEADER.pack(_HEADER.size + len(question), _BY_FAMILY, _REQUEST, 0, 0) + question)
             answer = kernel.recv(4096)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NEVER:
+            return None
+        raise
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     if kind != _BY_FAMILY or len(answer) < _HEADER.size + _ANSWER.size:
         return None

@@ -166,6 +166,8 @@ def ask(running: Running) -> dict[str, Any]:
         return {"error": f"does not answer: {error}"}
     finally:
         connection.close()
+    if "runs" not in told:
+        return {"error": "answers as if it were not ours"}
     return {"runs": told["runs"], "version": told["version"]}
 
 

@@ -83,14 +83,16 @@ class Router(Proxy):
     def _resolve_endpoint(
         self, agent: Agent, endpoint: str, request: Request, client: Client, *, fresh: bool
     ) -> Address | Said:
-        if not endpoint:
-            return self._show(agent, self._asker(request, client))
         if endpoint not in agent.endpoints:
             asker = self._asker(request, client)
+            if not is_ours(client.transport):
+                return errors.other_user(asker)
+            if not endpoint:
+                return self._show(agent, asker)
             return errors.unknown_endpoint(agent.name, endpoint, _views(agent, asker.site), asker)
         place = agent.places.get(endpoint)
         if (place is None or fresh) and not self._table.is_live(agent):
-            return self._ended(agent.name, agent.run_id, self._asker(request, client))
+            return self._ended(agent.name, agent.run_id, client, self._asker(request, client))
         if place is None:
             return errors.starting(agent.name, endpoint, self._asker(request, client))
         if len(self._places) >= _MOST_HOSTS:
@@ -109,10 +111,12 @@ class Router(Proxy):
         asker = self._asker(request, client)
         if agent is None or not self._table.is_live(agent):
             name = agent.name if agent else endpoint
-            return self._ended(name, agent.run_id if agent else "", asker)
+            return self._ended(name, agent.run_id if agent else "", client, asker)
         if isinstance(error, TimeoutError):
             return errors.too_slow(agent.name, endpoint, self.answer_s, asker)
         views = {view.name: view for view in _views(agent, asker.site)}
+        if endpoint not in views and not is_ours(client.transport):
+            return errors.other_user(asker)
         if endpoint not in views:  # another run has the name by now
             return errors.unknown_endpoint(agent.name, endpoint, tuple(views.values()), asker)
         return errors.not_listening(agent.name, views[endpoint], asker)
@@ -155,7 +159,10 @@ class Router(Proxy):
 
         return find
 
-    def _ended(self, name: str, run_id: str, asker: Asker) -> Deferred:
+    def _ended(self, name: str, run_id: str, client: Client, asker: Asker) -> Answer | Deferred:
+        if not is_ours(client.transport):
+            return errors.other_user(asker)
+
         async def find() -> Answer:
             run = await self._runs.find_ended(run_id, name, asker.site)
             return errors.run_ended(run or RunView(run_id, name, "failed"), asker)

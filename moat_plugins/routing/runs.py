@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from moat_core.api import Moat, RunInfo
     from moat_plugins.routing.table import Table
 
-__all__ = ["Runs", "read_log"]
+__all__ = ["LogReader", "Runs"]
 
 _FRESH_S = 1.0
 _SLOW_S = 3.0
+_DIGITS = 12
 
 
 class Runs:
@@ -47,14 +48,17 @@ class Runs:
 
     async def _list(self, *, fresh: bool = False) -> list[RunInfo]:
         """Engines that do not answer in time leave it as it was."""
+        asked = time.monotonic()
         async with self._lock:
-            if fresh or time.monotonic() - self._read > _FRESH_S:
+            # Whoever waited for others who asked has their answer, if they asked late enough.
+            if self._read < asked - (0 if fresh else _FRESH_S):
+                began = time.monotonic()
                 with anyio.move_on_after(_SLOW_S):
                     try:
                         self._runs = await self.moat.list(over=True)
                     except MoatError:
                         pass  # `moat list` says why
-                self._read = time.monotonic()
+                self._read = began
             return self._runs
 
     async def live(self, site: Site) -> list[RunView]:
@@ -122,22 +126,46 @@ def _url(endpoint: str, info: RunInfo, site: Site) -> str:
     return site.url(routed) if f"//{routed}" in url else url
 
 
-def read_log(moat: Moat, run_id: str, *, tail: int, after: str = "") -> tuple[list[LogLine], str]:
-    """Return the last lines of a run's log, or those after the cursor AFTER, and the cursor at their end.
+class LogReader:
+    """Reads a run's log, at first its last lines, then what has come since. It has to be closed.
 
-    A cursor is the time of a record as the log has it; two records never have the same.
+    Args:
+        tail: How many are the last.
+        after: A `cursor`: what comes up to there is left out.
     """
-    follower = moat.log(run_id, tail=tail)
-    try:
-        records = follower.read()
-    except OSError:
-        records = []
-    finally:
-        follower.close()
-    try:
-        since = float(after)
-    except ValueError:
-        since = 0.0
-    records = [record for record in records if record.time > since]
-    cursor = f"{records[-1].time:.6f}" if records else after
-    return [LogLine(record.stream, record.data, record.time) for record in records], cursor
+
+    def __init__(self, moat: Moat, run_id: str, *, tail: int, after: str = "") -> None:
+        self._follower, self._tail = moat.log(run_id, tail=tail), tail
+        self._time, _, count = after.partition("-")
+        self._count = self._skip = int(count) if count.isascii() and count.isdecimal() and len(count) < _DIGITS else 0
+
+    @property
+    def cursor(self) -> str:
+        """Where it is: the time of the last record and how many have had that; ``""`` before there was any."""
+        return f"{self._time}-{self._count}" if self._time else ""
+
+    def read(self) -> list[LogLine]:
+        """Return what there is by now."""
+        try:
+            records = self._follower.read()
+        except OSError:
+            return []
+        lines = []
+        for record in records:
+            moment = f"{record.time:.6f}"
+            if moment < self._time:
+                continue
+            if moment == self._time and self._skip:
+                self._skip -= 1
+                continue
+            self._count = self._count + 1 if moment == self._time else 1
+            self._time, self._skip = moment, 0
+            lines.append(LogLine(record.stream, record.data, record.time))
+        if len(records) > self._tail:  # it is written faster than it is shown: from the last lines again, then
+            self._follower.close()
+            self._skip = self._count
+        return lines
+
+    def close(self) -> None:
+        """Close the file."""
+        self._follower.close()

@@ -179,6 +179,37 @@ async def test_a_container_that_is_started_anew_is_found_where_it_is_now(world, 
         assert run.address("web") != address
 
 
+async def test_what_another_machines_engine_publishes_is_not_looked_for_here(world, workspace, engine, monkeypatch):
+    """Somebody else may be at that port of this machine: nobody is reached, and the user is told why."""
+    network = json.loads(subprocess.check_output(["docker", "network", "inspect", "bridge"]))
+    gateway = network[0]["IPAM"]["Config"][0]["Gateway"]
+    writers = []
+
+    async def carry(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    async def forward(reader, writer):
+        there_reader, there = await asyncio.open_unix_connection(engine.removeprefix("unix://"))
+        writers.extend((writer, there))
+        await asyncio.gather(carry(reader, there), carry(there_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(forward, gateway, 0)
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://{gateway}:{server.sockets[0].getsockname()[1]}")
+    warned = []
+    options = {"name": "fox", "sandbox": False, "ports": PORTS, "command": COMMAND}
+    async with Moat() as library, library.run(workspace, on_event=warned.append, **options) as run:
+        assert "on another machine" in "".join(str(event) for event in warned)
+        with pytest.raises(MoatError):
+            run.address("web")
+        assert code(await asyncio.to_thread(ask, status(world)["port"], "web.fox.localhost")) == "starting"
+    server.close()
+    for writer in writers:
+        writer.close()
+
+
 async def test_a_detached_run_keeps_its_routes(world, workspace, moat):
     """Handed over by the library, or begun by -d: it is reached until it ends."""
     async with (

@@ -25,7 +25,7 @@ check() { "$@" || echo "not so: $*"; }
 is() { [ "$1" = "$2" ] || echo "not so: $3 is $1, not $2"; }
 of() { awk -v key="$2:" '$1 == key { print $2, $3, $4, $5 }' "/proc/$1/status" | xargs; }
 has_none() { [ -z "$(find "$@" -print -quit 2>/dev/null)" ]; }
-look() {
+look() {  # that it is ann's in every way
     is "$(ann "moat proxy status --json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["url"])')" \
         http://localhost "what ann sees"
     pid=$(ann "moat proxy status --json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])')
@@ -38,8 +38,15 @@ look() {
     check ann "python3 -c 'import urllib.request; urllib.request.urlopen(\"http://127.0.0.1/\")'"
 }
 
+mkdir -p /home/ann/.config/moat && echo 'proxy: {timeout: 7s}' > /home/ann/.config/moat/config.yaml
+chown -R ann /home/ann/.config
 check sudo moat proxy start --port 80
 look
+is "$(ann "moat proxy status --json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["options"])')" \
+    "{'idle': 600.0, 'timeout': 7.0}" "what ann has asked for"
+ln -sf /etc/shadow /home/ann/.config/moat/config.yaml
+sudo moat proxy restart 2>&1 | grep -q root: && echo "not so: ann is told what only root may read"
+rm /home/ann/.config/moat/config.yaml
 check sudo moat proxy restart
 look
 check ann "moat proxy stop"
@@ -55,6 +62,7 @@ echo done
 
 
 def test_what_root_binds_is_served_by_its_caller(moat, workspace):
+    """Its config, its state, its rights; and root keeps nothing of it."""
     (workspace / "agent.yaml").write_text("dependencies: [python]\n")
     site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
     done = moat(

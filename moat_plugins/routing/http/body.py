@@ -20,6 +20,8 @@ _NOT_TRAILERS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"connection", b"trailer", b"te", b"upgrade"}
 )
 _MAX_LINE, _MAX_TRAILERS = 4096, 8192
+_MANY_PIECES = 1024
+_CR = 0x0D
 
 
 class BadBody(Exception):
@@ -34,6 +36,8 @@ class Length:
     """
 
     __slots__ = ("left",)
+
+    is_laborious = False
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -58,12 +62,15 @@ class Chunked:
 
     Args:
         bare: Pass on the content alone, for those who know no chunks.
+
+    Attributes:
+        is_laborious: What was fed last had so many chunks that others should have their turn before the next.
     """
 
-    __slots__ = ("_bare", "_left", "_line", "_state", "_trailers", "done")
+    __slots__ = ("_bare", "_left", "_line", "_state", "_trailers", "done", "is_laborious")
 
     def __init__(self, *, bare: bool = False) -> None:
-        self.done = False
+        self.done = self.is_laborious = False
         self._bare = bare
         self._left = 0
         self._line = b""
@@ -76,36 +83,38 @@ class Chunked:
         Raises:
             BadBody: It is malformed; what was returned before has been passed on.
         """
-        data = bytes(data)
+        data = self._line + bytes(data)
+        self._line = b""
         out: list[bytes] = []
-        while data and not self.done:
-            data = self._content(data, out) if self._left else self._take_line(data, out)
-        return b"".join(out), data
+        at, size = 0, len(data)
+        while at < size and not self.done:  # nothing that is left is copied: a chunk may be a byte
+            at = self._content(data, at, out) if self._left else self._take_line(data, at, out)
+        self.is_laborious = len(out) > _MANY_PIECES
+        return b"".join(out), data[at:]
 
-    def _content(self, data: bytes, out: list[bytes]) -> bytes:
-        part = data[: self._left]
+    def _content(self, data: bytes, at: int, out: list[bytes]) -> int:
+        part = data[at : at + self._left]
         out.append(part)
         self._left -= len(part)
         if not self._left:
             self._state = self._end_of_chunk
-        return data[len(part) :]
+        return at + len(part)
 
-    def _take_line(self, data: bytes, out: list[bytes]) -> bytes:
+    def _take_line(self, data: bytes, at: int, out: list[bytes]) -> int:
         """Give a line to the state, once it is there; a bare CR or LF ends none."""
-        line = self._line + data
-        end = line.find(b"\n")
+        end = data.find(b"\n", at, at + _MAX_LINE + 1)
         if end < 0:
+            line = data[at : at + _MAX_LINE + 1]
             if self._state == self._end_of_chunk and line != b"\r":
                 raise BadBody("A chunk is longer than its size.")
             if len(line) > _MAX_LINE:
                 raise BadBody("A line of the chunked body is too long.")
             self._line = line
-            return b""
-        if end > _MAX_LINE or line[end - 1 : end] != b"\r":
+            return len(data)
+        if end == at or data[end - 1] != _CR:
             raise BadBody("A line of the chunked body does not end as it must.")
-        self._line = b""
-        self._state(line[: end - 1], out)
-        return line[end + 1 :]
+        self._state(data[at : end - 1], out)
+        return end + 1
 
     def _size(self, line: bytes, out: list[bytes]) -> None:
         found = _SIZE.fullmatch(line)

@@ -160,8 +160,16 @@ class Exchange:
         if body.done:
             self._body, self.takes = None, False
             client.buffer = bytes(rest)
+        elif body.is_laborious:
+            client.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_on)
         if self._response is None and not self._is_stuck:
             client.deadline = proxy.now + (proxy.stall_s if self.takes else proxy.answer_s)
+
+    def _take_on(self) -> None:
+        """Others have had their turn, see `_let_others`."""
+        if self._client.turn is self and self._upstream is not None and not self._is_stuck:
+            self._client.resume_reading()
 
     def client_ended(self) -> bool:
         """See `Turn`. In the middle of a request it goes, and its upstream with it."""
@@ -269,10 +277,11 @@ class Exchange:
         client, request = self._client, self._request
         cut = len(data) if len(data) <= SMALL else _LEAD
         lead, rest = self._lead + bytes(data[:cut]), data[cut:]
-        if rest and b"\r\n\r\n" not in lead:
-            lead, rest = lead + bytes(rest), b""
         try:
-            while (end := lead.find(b"\r\n\r\n")) >= 0:
+            while (end := lead.find(b"\r\n\r\n")) >= 0 or rest:
+                if end < 0:
+                    lead, rest = lead + bytes(rest), b""
+                    continue
                 head, lead = lead[: end + 4], lead[end + 4 :]
                 response = client.proxy.heads.response(head, request.method)
                 if response.status >= _OK or response.status == _SWITCHING:
@@ -297,7 +306,7 @@ class Exchange:
             return
         client.transport.write(response.head + b"\r\n" + data)
         self._upstream = None
-        client.turn = Splice(client, upstream)
+        client.turn = Splice(client, upstream, is_stuck=self._is_stuck)
 
     def _respond(self, response: Response, lead: bytes, rest: Data) -> None:
         if response.status == _SWITCHING:
@@ -342,8 +351,23 @@ class Exchange:
         if response.body == UNTIL_EOF or (body is not None and not body.done):
             if rest:
                 self._pass_on(b"", rest, b"")
+            elif body is not None and body.is_laborious:
+                self._let_others()
             return
         self._finish(response, has_more=bool(after) or bool(rest))
+
+    def _let_others(self) -> None:
+        """Read no more until all others have had their turn: megabytes of tiny chunks would keep them waiting."""
+        upstream = self._upstream
+        assert upstream is not None
+        upstream.is_laborious = True
+        upstream.pause()
+
+        def read_on() -> None:
+            if self._upstream is upstream and not self._client.is_full:
+                upstream.resume()
+
+        asyncio.get_running_loop().call_soon(read_on)
 
     def _write(self, head: bytes, data: Data) -> None:
         client, upstream = self._client, self._upstream
@@ -363,7 +387,8 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         assert upstream is not None
         all_sent = self._body is None
-        if response.keep_alive and all_sent and not has_more:
+        # One that is stuck has told us so, and would not tell the next one.
+        if response.keep_alive and all_sent and not self._is_stuck and not has_more:
             client.proxy.pool.give_back(upstream, client.proxy.now)
         else:
             upstream.drop()

@@ -253,10 +253,16 @@ def _sort(lines: list[bytes], special: frozenset[bytes], *, is_request: bool) ->
             fields.setdefault(name, []).append(value.strip(b" \t"))
             if name != b"expect":
                 continue
-        elif is_request and name.startswith(_FORWARDED):
+        elif is_request and _is_spoofed(name, special):
             continue
         kept.append(line + b"\r\n")
     return kept, fields
+
+
+def _is_spoofed(name: bytes, special: frozenset[bytes]) -> bool:
+    """Tell whether a client says what is ours to say; CGI and WSGI take ``_`` for ``-``."""
+    plain = name.replace(b"_", b"-")
+    return plain.startswith(_FORWARDED) or plain in special
 
 
 def _without(lines: list[bytes], tokens: frozenset[bytes]) -> list[bytes]:

@@ -20,11 +20,12 @@ class Splice:
     Args:
         client: One side.
         upstream: The other side.
+        is_stuck: It takes nothing more for now.
     """
 
     __slots__ = ("_client", "_has_ended", "_theirs", "is_endless", "takes")
 
-    def __init__(self, client: Client, upstream: Upstream) -> None:
+    def __init__(self, client: Client, upstream: Upstream, *, is_stuck: bool) -> None:
         self._client, self._theirs = client, upstream.transport
         self._has_ended = client.has_ended
         self.takes, self.is_endless = False, True
@@ -33,11 +34,12 @@ class Splice:
         ours, theirs = client.transport, upstream.transport
         upstream.owner = None
         upstream.resume()
-        if early:
-            theirs.write(early)
         theirs.set_protocol(_Pipe(self, theirs, ours))
         ours.set_protocol(_Pipe(self, ours, theirs))
-        client.resume_reading()
+        if not is_stuck:
+            client.resume_reading()
+        if early:  # only now: it may be more than the other side takes, which is told to its protocol
+            theirs.write(early)
         if client.is_full:
             theirs.pause_reading()
         if client.has_ended:

@@ -20,8 +20,9 @@ _FRESH_S = 1.0
 """One that has waited for longer may be about to be closed: too uncertain for what cannot be asked twice."""
 _CONNECT_S = 10.0
 _MOST_IDLE = 256
-_BUFFER, SMALL = 256 * 1024, 64 * 1024
-"""What is read at once, and what of it is worth a copy, in bytes: uvloop writes more than that without delay."""
+_BUFFER, SMALL, _LITTLE = 256 * 1024, 64 * 1024, 16 * 1024
+"""What is read at once, what of it is worth a copy, in bytes: uvloop writes more than that without delay; and what is
+read at once of that which is much work."""
 
 
 class Owner(Protocol):
@@ -51,7 +52,7 @@ class Upstream(asyncio.BufferedProtocol):
         pool: Where it waits; all its connections read into one buffer.
     """
 
-    __slots__ = ("_is_paused", "_pool", "address", "is_used", "owner", "serial", "since", "transport")
+    __slots__ = ("_is_paused", "_pool", "address", "is_laborious", "is_used", "owner", "serial", "since", "transport")
 
     transport: asyncio.Transport
 
@@ -60,6 +61,8 @@ class Upstream(asyncio.BufferedProtocol):
         self.owner: Owner | None = None
         self.is_used = False
         """It has carried an exchange before: that it ends at the next one's start is nobody's fault."""
+        self.is_laborious = False
+        """It sends what is much work: it is read bit by bit, so that others have their turn."""
         self.since = 0.0
         self._is_paused = False
 
@@ -69,7 +72,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         """See `asyncio.BufferedProtocol`."""
-        return self._pool.view
+        return self._pool.view[:_LITTLE] if self.is_laborious else self._pool.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`. What nobody asked for would be taken for the next answer."""
@@ -171,6 +174,7 @@ class Pool:
     def give_back(self, upstream: Upstream, now: float) -> None:
         """Let it wait for the next exchange."""
         upstream.owner, upstream.is_used, upstream.since = None, True, now
+        upstream.is_laborious = False
         if self._count >= _MOST_IDLE or upstream.serial != self.serial or upstream.transport.is_closing():
             upstream.transport.abort()
             return

@@ -85,7 +85,12 @@ def _weight(value: str) -> float:
 
 
 def is_navigation(fields: Mapping[str, str]) -> bool:
-    """Tell whether somebody opens the address in a window, or asks with no browser at all."""
+    """Tell whether somebody opens the address in a window, or asks with no browser at all.
+
+    What a service worker has the browser ask for ahead is read by that worker (Service Workers, navigation preload).
+    """
+    if "service-worker-navigation-preload" in fields:
+        return False
     if "sec-fetch-site" not in fields:
         return True
     return fields.get("sec-fetch-mode") == "navigate" and fields.get("sec-fetch-dest") == "document"

@@ -14,6 +14,7 @@ code                        status  when
 ``bad-request`` and others  given   see `bad_request`
 ``loop``                    508     the request came from this proxy
 ``foreign``                 403     another origin's page asks for a part of the index
+``other-user``              403     another user of this machine asks for what is told to the proxy's own
 ``unknown-page``            404     nothing at that path of the index
 ==========================  ======  ===================================================================
 """
@@ -36,6 +37,7 @@ __all__ = [
     "foreign",
     "loop",
     "not_listening",
+    "other_user",
     "run_ended",
     "starting",
     "too_slow",

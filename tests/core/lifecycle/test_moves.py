@@ -9,8 +9,9 @@ import anyio
 import attrs
 
 from moat_core import hookimpl
+from moat_core.errors import StoreError
 from moat_core.events import RunMoved
-from moat_core.ledger import LedgerView, Resource
+from moat_core.ledger import LedgerView, Resource, follow_moves
 from moat_core.testing.fakes import FakeSandbox
 
 SEEN = []
@@ -54,11 +55,12 @@ class Mover:
 
     def __init__(self):
         self.due, self.told = anyio.Event(), anyio.Event()
-        self.ports = []
+        self.ports, self.befores = [], []
 
-    async def wait(self, sandbox):
+    async def wait(self, sandbox, before):
         """In the place of `Sandbox.wait_moved`."""
-        if self.ports:
+        self.befores.append(before)
+        if before == {3000: 4000}:
             await anyio.sleep_forever()
         await self.due.wait()
         return attrs.evolve(sandbox.info, ports={3000: 4000})
@@ -98,7 +100,7 @@ async def test_a_container_that_its_engine_starts_anew_is_told(moat, monkeypatch
     """With the ports that it has now; what was made for it follows before, in the ledger as in memory."""
     SEEN.clear()
     mover = Mover()
-    monkeypatch.setattr(FakeSandbox, "wait_moved", lambda sandbox: mover.wait(sandbox))  # noqa: PLW0108 - `self` is to be the sandbox
+    monkeypatch.setattr(FakeSandbox, "wait_moved", lambda sandbox, before: mover.wait(sandbox, before))  # noqa: PLW0108
     moat.register(mover, "mover")
 
     async def body(run):
@@ -108,6 +110,20 @@ async def test_a_container_that_its_engine_starts_anew_is_told(moat, monkeypatch
 
     record = await moat.run(body)
     assert mover.ports == [{3000: 4000}]
+    assert mover.befores == [{}, {3000: 4000}]  # from where it was seen last: no move in between is lost
     assert record.outcome.status == "finished"
     assert SEEN == [("rows", ["a", "b", 4000]), ("released", "b"), ("released", 4000), ("released", "a")]
     assert record.left == []
+
+
+async def test_a_store_that_cannot_be_written_just_now_ends_nothing():
+    """It is tried again until it can."""
+    tried = []
+
+    def follow(ports):
+        tried.append(ports)
+        if len(tried) < 3:
+            raise StoreError("It is locked.")
+
+    await follow_moves(follow, {1: 2})
+    assert tried == [{1: 2}] * 3

@@ -131,6 +131,16 @@ def test_two_plans_of_the_same_request_are_equal(moat):
     assert moat.plan().run_id != run_id
 
 
+def test_config_and_request_together_have_one_endpoint_a_port(moat):
+    """As the config has by itself; what the request says of the same endpoint counts."""
+    moat.file("agent.yaml", "ports: {web: 80}\n")
+    with pytest.raises(PlanError) as caught:
+        moat.plan(ports={"admin": 80})
+    assert "'web' and 'admin' name the same port, 80" in str(caught.value)
+    plan = moat.plan(ports={"admin": 80, "web": 81})
+    assert {port.endpoint: port.number for port in plan.ports} == {"admin": 80, "web": 81}
+
+
 def test_names_are_as_random_as_the_runs_and_always_labels():
     """A name is made from the run's id, and may be part of a host name."""
     names = [random_name(new_run_id()) for _ in range(500)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moat_core.store import log
 from moat_core.store.log import LogFollower, LogWriter, read_log
 
 # Newlines often, and bytes that look like the format itself.
@@ -95,6 +97,27 @@ def test_it_is_bounded_by_two_files_and_keeps_the_end(tmp_path):
     numbers = [int(record.data) for record in read_log(str(tmp_path))]
     assert numbers == list(range(numbers[0], 1000))
     assert len(numbers) > 40
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=st.lists(st.sampled_from([b"a\n", b"b", b"\n", b"c\nd\n", b"e" * 40 + b"\n", b"f\n" * 30, b"g" * 90]), max_size=30),
+    tail=st.integers(0, 40),
+    window=st.integers(1, 400),
+    limit=st.integers(100, 5000),
+)  # fmt: skip
+def test_the_end_is_the_end_of_the_whole(tmp_path, monkeypatch, pieces, tail, window, limit):
+    """Read from behind, it is what remains of all when the first lines are taken away; over a rotation, too."""
+    monkeypatch.setattr(log, "_WINDOW_BYTES", window)
+    folder = tempfile.mkdtemp(dir=tmp_path)
+    writer = LogWriter(folder, limit_bytes=limit)
+    for piece in pieces:
+        writer.write("stdout", piece)
+    writer.close()
+    whole = b"".join(record.data for record in read_log(folder))
+    lines = whole.splitlines(keepends=True)
+    kept = lines[-tail:] if tail else []
+    assert b"".join(record.data for record in read_log(folder, tail=tail)) == b"".join(kept)
 
 
 def test_a_torn_last_record_is_left_out(tmp_path):

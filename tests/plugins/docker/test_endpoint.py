@@ -54,10 +54,16 @@ def env(folder, **more):
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("unix:///var/run/docker.sock", {"path": "/var/run/docker.sock"}),
-        ("tcp://10.0.0.1", {"host": "10.0.0.1", "port": 2375, "tls": False, "address": "tcp://10.0.0.1:2375"}),
-        ("tcp://[::1]:99", {"host": "::1", "port": 99, "address": "tcp://[::1]:99"}),
-        ("http://h:1", {"host": "h", "port": 1, "tls": False}),
+        ("unix:///var/run/docker.sock", {"path": "/var/run/docker.sock", "is_here": True}),
+        (
+            "tcp://10.0.0.1",
+            {"host": "10.0.0.1", "port": 2375, "tls": False, "address": "tcp://10.0.0.1:2375", "is_here": False},
+        ),
+        ("tcp://[::1]:99", {"host": "::1", "port": 99, "address": "tcp://[::1]:99", "is_here": True}),
+        ("http://h:1", {"host": "h", "port": 1, "tls": False, "is_here": False}),
+        ("tcp://127.0.0.2:1", {"is_here": True}),
+        ("tcp://localhost:1", {"is_here": True}),
+        ("tcp://127.example.com:1", {"is_here": False}),
         ("https://h", {"host": "h", "port": 2376, "tls": True}),
         ("tcp://h:1?tls=1&ca=/c&verify=0", {"tls": True, "ca": "/c", "verify": False, "port": 1}),
     ],

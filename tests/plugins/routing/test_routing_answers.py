@@ -210,7 +210,7 @@ async def test_errors_may_be_looked_for_too():
         return Answer(502, b"deferred")
 
     async with proxied(Service(b"SSH-2.0-OpenSSH\r\n\r\n")) as (proxy, reader, writer):
-        proxy.bad_response = proxy.unreachable = lambda request, error: deferred
+        proxy.bad_response = proxy.unreachable = lambda request, client, error: deferred
         writer.write(GET)
         await reader.readuntil(b"deferred")
         proxy.place = ("127.0.0.1", 1)

@@ -14,7 +14,7 @@ import pytest
 from routing_process import get, kill, proxies, sweep, wait_until
 from routing_world import World, free_port
 
-from moat_core.errors import UsageError
+from moat_core.errors import HostError, UsageError
 from moat_plugins.routing import cli
 from moat_plugins.routing.cli import _home
 from moat_plugins.routing.process import Holding, Running, User, find
@@ -107,6 +107,20 @@ def test_options_that_come_too_late_are_told(proxy, moat, home):
     proxy("restart")
     assert find(home).options == {"idle": 600.0, "timeout": 5.0}
     assert "warning" not in proxy("start").stderr
+
+
+def test_a_restart_that_cannot_be_leaves_what_runs(home, monkeypatch, moat):
+    """Its own port may take root to listen on: that is told before anything is ended."""
+    moat.cli("proxy", "start", "--port", "0")
+    running = find(home)
+
+    def refuse(port):
+        raise HostError(f"Port {port} may only be listened on by root.")
+
+    monkeypatch.setattr(cli, "bind", refuse)
+    with pytest.raises(HostError, match="only be listened on by root"):
+        cli.restart.callback(port=None, as_json=False)
+    assert find(home) == running
 
 
 def test_status_of_one_that_does_not_answer(proxy, home):

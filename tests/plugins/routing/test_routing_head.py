@@ -132,11 +132,13 @@ def test_what_is_kept_is_kept_byte_for_byte():
             b"X-One:  two ", b"ACCEPT: \xff", b"a_b: c", b"Connection: keep-alive, X-Gone", b"X-Gone: 1",
             b"Keep-Alive: 5", b"TE: trailers", b"Proxy-Connection: close", b"X-Forwarded-For: 1.2.3.4",
             b"X-FORWARDED-Whatever: x", b"Forwarded: for=1.2.3.4", b"X-Real-IP: 1.2.3.4", b"Via: 1.1 other, 1.1 Moat",
-            b"Upgrade: websocket", b"Cookie: a=b",
+            b"Upgrade: websocket", b"Cookie: a=b", b"X_Forwarded_For: 6.6.6.6", b"X-Forwarded_Host: evil",
+            b"Content_Length: 5", b"HOST_: x", b"_Forwarded: y", b"X_Real-IP: 6.6.6.6",
         )
     )  # fmt: skip
     assert found.head == (
         b"GET / HTTP/1.1\r\nHost: web.app.localhost:8080\r\nX-One:  two \r\nACCEPT: \xff\r\na_b: c\r\nCookie: a=b\r\n"
+        b"HOST_: x\r\n_Forwarded: y\r\n"
     )
     assert (found.body, found.keep_alive, found.upgrade, found.via) == (
         NO_BODY, True, b"", (b"1.1", b"other", b"1.1", b"moat"),

@@ -43,6 +43,7 @@ async def speak_first(_reader, writer):
 
 @pytest.mark.parametrize(("behave", "listens"), [(hang_up, False), (reset, False), (wait, True), (speak_first, True)])
 async def test_what_hangs_up_does_not_listen(behave, listens):
+    """What takes a connection and ends it is an engine for which nobody listens."""
     listening = Listening()
     async with serving(behave) as place:
         assert listening[place] is None
@@ -51,12 +52,14 @@ async def test_what_hangs_up_does_not_listen(behave, listens):
 
 
 async def test_a_port_that_nobody_has_does_not_listen():
+    """The engine has it no more, or not yet."""
     listening, place = Listening(), ("127.0.0.1", free_port())
     await listening.look([place])
     assert listening[place] is False
 
 
 async def test_one_that_waits_is_looked_at_each_time_and_one_that_is_ready_is_not():
+    """A server is not bothered with a connection each second."""
     connections = {"waiting": 0, "ready": 0}
 
     async def count_waiting(_reader, writer):
@@ -75,6 +78,7 @@ async def test_one_that_waits_is_looked_at_each_time_and_one_that_is_ready_is_no
 
 
 async def test_what_is_no_route_any_more_is_forgotten():
+    """The next one there is another."""
     listening = Listening()
     async with serving(wait) as place:
         await listening.look([place])
@@ -83,6 +87,7 @@ async def test_what_is_no_route_any_more_is_forgotten():
 
 
 async def test_the_page_tells_which_endpoint_listens(world, net):
+    """By its state for programs, in words for people; one without a place waits, too."""
     async with Backend("fox") as fox, serving(hang_up) as nobody:
         world.run("fox", web=3000, api=8000, late=9000).remember().route(web=fox.port, api=nobody[1])
         (run,) = (await net.ask("localhost")).json["runs"]

@@ -201,6 +201,8 @@ def test_whose_request_it_is(site, mode, dest, foreign, navigation):
     fields = {name: value for name, value in zip(names, (site, mode, dest), strict=True) if value is not None}
     assert accept.is_foreign(fields) is foreign
     assert accept.is_navigation(fields) is navigation
+    fields["service-worker-navigation-preload"] = "true"  # an agent's worker reads the answer, not a window
+    assert accept.is_navigation(fields) is False
 
 
 def test_fields_of_a_head():

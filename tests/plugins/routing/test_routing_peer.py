@@ -1,6 +1,7 @@
 """Another user of the machine is told nothing of runs: the attack is made by a process of another user id."""
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import pytest
 from routing_world import Backend
 
+from moat_plugins.routing import peer
 from moat_plugins.routing.peer import find_uid
 
 OTHER = 65534
@@ -42,6 +44,7 @@ async def ask_as_other(port, host, path="/", *, address="127.0.0.1", accept="app
 @pytest.mark.parametrize("path", ["/", "/events", "/runs/run-00000001/log", "/style.css"])
 @pytest.mark.parametrize("host", ["localhost", "moat.localhost", "127.0.0.1"])
 async def test_the_page_and_logs_are_their_users(world, net, host, path):
+    """At each name of the page, and each path."""
     world.run("fox", run_id="run-00000001").remember(command=["serve", "--secret"])
     said = await ask_as_other(net.port, f"{host}:{net.port}", path)
     assert said.startswith("HTTP/1.1 403 ")
@@ -52,9 +55,21 @@ async def test_the_page_and_logs_are_their_users(world, net, host, path):
 
 @needs_root
 async def test_names_are_not_told_to_others(world, net):
+    """Not even the nearest to a mistyped one."""
     world.run("fox").remember()
     assert "fox" not in await ask_as_other(net.port, "fix.localhost")
     assert "fox" in (await net.ask("fix.localhost")).body.decode()
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["fox.localhost", "apl.fox.localhost", "web.owl.localhost"])
+async def test_nor_are_endpoints_and_ends(world, net, host):
+    """The agent's page; an endpoint that it does not have; a run that is over."""
+    world.run("fox", web=3000, api=8000).remember()
+    world.run("owl").remember(error="at /home/me").die()
+    said = await ask_as_other(net.port, host)
+    assert "other-user" in said
+    assert not [secret for secret in ("api", "/home/me", "run-") if secret in said.replace(host, "")]
 
 
 @needs_root
@@ -72,6 +87,7 @@ async def test_services_are_everybodys(world, net):
     (socket.AF_INET, "127.0.0.1", "::ffff:127.0.0.1"),
 ])  # fmt: skip
 def test_the_kernel_knows_the_other_end(family, listen, connect):
+    """Over IPv4, IPv6, and IPv4 as an IPv6 socket has it."""
     with socket.socket(family) as listener:
         listener.bind((listen, 0))
         listener.listen()
@@ -90,7 +106,27 @@ def test_who_listens_there_is_not_the_other_end():
         assert find_uid(one.getsockname(), other.getsockname()) is None
 
 
+def test_who_cannot_be_looked_up_is_a_stranger(monkeypatch):
+    """No descriptor is left, say: whoever has used them up would be told everything."""
+
+    class Transport:
+        def get_extra_info(self, name):
+            return ("127.0.0.1", {"peername": 1, "sockname": 2}[name])
+
+    def fail(error):
+        def open_socket(*_):
+            raise OSError(error, os.strerror(error))
+
+        monkeypatch.setattr(peer.socket, "socket", open_socket)
+
+    fail(errno.EMFILE)
+    assert not peer.is_ours(Transport())
+    fail(errno.EPROTONOSUPPORT)  # gVisor: it never tells, and there is one user
+    assert peer.is_ours(Transport())
+
+
 def test_ones_own_connection_is_ones_own():
+    """Else nobody would see their page."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()):
             accepted, peer = listener.accept()

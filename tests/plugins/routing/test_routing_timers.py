@@ -86,7 +86,7 @@ async def test_a_service_that_does_not_answer_is_not_waited_for(request_):
     async with proxied(service, answer_s=120, stall_s=10) as (proxy, reader, writer):
         errors = []
         said = proxy.unreachable
-        proxy.unreachable = lambda request, error: errors.append(error) or said(request, error)
+        proxy.unreachable = lambda request, client, error: errors.append(error) or said(request, client, error)
         writer.write(request_)
         await until(lambda: service.seen)
         proxy.sweep(proxy.now + 115)
@@ -336,7 +336,7 @@ async def test_an_error_of_ours_harms_nobody_else():
     """What cannot be said is reported; the one who waits for it is hung up on, and the clock goes on."""
     told = []
 
-    def fail(request, error):
+    def fail(request, client, error):
         raise RuntimeError("ouch")
 
     async with proxied(Service(never)) as (proxy, reader, writer):

@@ -60,7 +60,7 @@ async def test_one_that_answers_is_well(tmp_path, holding):
         assert check.status == "ok"
         assert f"http://localhost:{port}" in check.message
         (line,) = describe_proxy(tmp_path)
-        assert line.data == {"pid": 1234, "port": port, "started": 0.0}
+        assert line.data == {"pid": 1234, "port": port, "started": 0.0, "options": {}}
 
 
 async def test_one_that_does_not_answer_is_told_with_what_mends_it(tmp_path, holding):

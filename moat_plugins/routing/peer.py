@@ -29,6 +29,8 @@ _NEVER = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 def is_ours(transport: asyncio.Transport) -> bool:
     """Tell whether the client of TRANSPORT is this process's user, or root; also on a system that never tells."""
     peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    if not peer or not own:
+        return False  # it has gone
     try:
         return find_uid(peer, own) in {None, 0, os.geteuid()}
     except OSError:

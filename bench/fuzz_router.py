@@ -102,6 +102,10 @@ class Disagreement(Exception):
     """They read it differently."""
 
 
+_MOST_S = 1.0
+"""The most that passing on a response may take, in seconds of the processor's; it takes a hundredth of that, or a tenth."""
+
+
 class Source:
     """Makes things up, the same for the same seed."""
 
@@ -331,12 +335,16 @@ class Made(Proxy):
 
 def give(wire, data):
     """Let DATA arrive at WIRE, as its protocol wants it."""
-    protocol = wire.protocol
-    if isinstance(protocol, asyncio.BufferedProtocol):
-        protocol.get_buffer(-1)[: len(data)] = data
-        protocol.buffer_updated(len(data))
-    else:
-        protocol.data_received(data)
+    while data and not wire.closed:
+        protocol = wire.protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            buffer = protocol.get_buffer(-1)
+            piece, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(piece)] = piece
+            protocol.buffer_updated(len(piece))
+        else:
+            protocol.data_received(data)
+            return
 
 
 def lose(wire, error):
@@ -393,6 +401,54 @@ async def try_whole(source, proxy):
         check_seen(b"".join(each.sent))
 
 
+def make_large(source):
+    """A response that is as it should be, and its content: with long early heads, many chunks or much in one."""
+    draw = source.random
+    early = [
+        b"HTTP/1.1 103 E\r\nLink: %b\r\n\r\n" % (b"h" * draw.randint(0, 20_000)) for _ in range(draw.randint(0, 2))
+    ]
+    content = draw.randbytes(draw.choice([0, 10, 5000, 65_000, 300_000]))
+    head = b"HTTP/1.1 200 OK\r\nX-Pad: %b\r\n" % (b"p" * draw.choice([1, 5000, 9000, 30_000]))
+    if source.chance(0.5):
+        return b"".join(early) + head + b"Content-Length: %d\r\n\r\n" % len(content) + content, content
+    size = draw.choice([1, 10, 3000, 70_000]) if len(content) < 10_000 else draw.choice([7, 100, 3000, 70_000])
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    return b"".join(early) + head + b"Transfer-Encoding: chunked\r\n\r\n" + framed, content
+
+
+async def try_large(source, proxy):
+    """However it is cut and held up, it arrives whole, and in a time that its length explains."""
+    proxy.pool = pool = Wires(source)
+    wire = Wire(source)
+    wire.protocol = client = proxy.accept()
+    client.connection_made(wire)
+    give(wire, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    data, content = make_large(source)
+    cut = source.random.choice([1000, 70_000, 262_144])
+    begun = time.process_time()
+    while data:
+        size = source.random.randint(1, cut)
+        give(pool.made[0], data[:size])
+        data = data[size:]
+        if source.chance(0.5):
+            wire.flow()
+    spent = time.process_time() - begun
+    await asyncio.sleep(0)
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=1_000_000)
+    http.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    http.send(h11.EndOfMessage())
+    http.receive_data(b"".join(wire.sent))
+    start, *rest = read_theirs(http)
+    compare("the status", 200, start.status_code)
+    compare("the body", [content, b"", True], rest)
+    if spent > _MOST_S:
+        raise Disagreement(f"a response of {len(content)} bytes took {spent:.1f} s")
+    lose(wire, None)
+    for each in pool.made:
+        lose(each, None)
+
+
 def check_seen(data):
     """Whatever reached a service is requests that another parser reads."""
     if b"\r\nUpgrade: " in data:
@@ -432,6 +488,8 @@ async def main():
             agreed[0] += try_request(Source(seed))
             agreed[1] += try_response(Source(seed))
             await try_whole(Source(seed), proxy)
+            if not seed % 50:
+                await try_large(Source(seed), proxy)
             if failed:
                 raise Disagreement(str(failed))
         except Exception as error:

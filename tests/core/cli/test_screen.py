@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import itertools
 import os
 import subprocess
 import sys
@@ -16,11 +18,17 @@ from moat_core.cli import terminal
 from moat_core.cli.terminal import Screen
 from moat_core.types import Output
 
+_NUMBERS = itertools.count(300)
+
 
 @pytest.fixture
 def pipe():
-    """A pipe: what is read from, what is written to."""
-    reader, writer = os.pipe()
+    """A pipe: what is read from, what is written to. Under numbers that no other test's has: a screen that has given up
+    may still write to its own."""
+    ends = os.pipe()
+    reader, writer = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, next(_NUMBERS)) for end in ends)
+    for end in ends:
+        os.close(end)
     yield reader, writer
     for fd in (reader, writer):
         try:

@@ -6,9 +6,16 @@ from contextlib import asynccontextmanager
 import pytest
 from routing_world import Backend, free_port
 
+from moat_plugins.routing import listening
 from moat_plugins.routing.listening import Listening
 
 pytestmark = pytest.mark.moat(plugins=["routing"])
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """On a machine that stands still for a while what hangs up would be taken for what waits."""
+    monkeypatch.setattr(listening, "_HANGS_UP_S", 1.0)
 
 
 @asynccontextmanager
@@ -44,18 +51,18 @@ async def speak_first(_reader, writer):
 @pytest.mark.parametrize(("behave", "listens"), [(hang_up, False), (reset, False), (wait, True), (speak_first, True)])
 async def test_what_hangs_up_does_not_listen(behave, listens):
     """What takes a connection and ends it is an engine for which nobody listens."""
-    listening = Listening()
+    seen = Listening()
     async with serving(behave) as place:
-        assert listening[place] is None
-        await listening.look([place])
-        assert listening[place] is listens
+        assert seen[place] is None
+        await seen.look([place])
+        assert seen[place] is listens
 
 
 async def test_a_port_that_nobody_has_does_not_listen():
     """The engine has it no more, or not yet."""
-    listening, place = Listening(), ("127.0.0.1", free_port())
-    await listening.look([place])
-    assert listening[place] is False
+    seen, place = Listening(), ("127.0.0.1", free_port())
+    await seen.look([place])
+    assert seen[place] is False
 
 
 async def test_one_that_waits_is_looked_at_each_time_and_one_that_is_ready_is_not():
@@ -70,20 +77,20 @@ async def test_one_that_waits_is_looked_at_each_time_and_one_that_is_ready_is_no
         connections["ready"] += 1
         await wait(reader, writer)
 
-    listening = Listening()
+    seen = Listening()
     async with serving(count_waiting) as waiting, serving(count_ready) as ready:
         for _ in range(3):
-            await listening.look([waiting, ready])
+            await seen.look([waiting, ready])
     assert connections == {"waiting": 3, "ready": 1}
 
 
 async def test_what_is_no_route_any_more_is_forgotten():
     """The next one there is another."""
-    listening = Listening()
+    seen = Listening()
     async with serving(wait) as place:
-        await listening.look([place])
-        await listening.look([])
-        assert listening[place] is None
+        await seen.look([place])
+        await seen.look([])
+        assert seen[place] is None
 
 
 async def test_the_page_tells_which_endpoint_listens(world, net):

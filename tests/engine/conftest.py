@@ -14,7 +14,7 @@ from world import BUILDKIT_IMAGE, MOAT, REPO, World
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(item.fspath).parent == Path(__file__).parent:
+        if Path(item.fspath).is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.engine)
 
 

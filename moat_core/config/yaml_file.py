@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -89,14 +90,19 @@ def parse_yaml(text: str, source: Source, problems: Problems) -> Item:
     """Return the mapping that TEXT holds; empty if there is nothing in it, or nothing that can be read."""
     import yaml  # 10 ms, for commands that read a config only
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(source, problems)
     try:
-        for event in yaml.parse(text, Loader=loader):
-            if not builder.feed(type(event).__name__, event):
-                break
+        _feed(builder, text)
     except yaml.MarkedYAMLError as error:
-        _add_syntax_error(error, text, source.label, problems)
+        # The scanner reads ahead of its events and has limits of its own, other ones in each release. Ours come first:
+        # what stands before the place where it gave up is judged by itself.
+        ahead = _Builder(source, Problems())
+        with suppress(yaml.YAMLError):
+            _feed(ahead, text[: error.problem_mark.index] if error.problem_mark else "")
+        if ahead.stopped is not None:
+            problems.add(*ahead.stopped)
+        else:
+            _add_syntax_error(error, text, source.label, problems)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # PyYAML's own slips: chr() of an escape beyond Unicode, int() of an endless %YAML version …
         reason = " ".join(str(error).split())
@@ -112,6 +118,15 @@ def parse_yaml(text: str, source: Source, problems: Problems) -> Item:
         )
         return Item("map", {}, root.where, root.origin)
     return root
+
+
+def _feed(builder: _Builder, text: str) -> None:
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(text, Loader=loader):
+        if not builder.feed(type(event).__name__, event):
+            break
 
 
 def _add_syntax_error(error: Any, text: str, label: str, problems: Problems) -> None:
@@ -149,6 +164,8 @@ class _Builder:
     _stack: list[_Frame] = attrs.field(factory=list)
     _count: int = 0
     _documents: int = 0
+    stopped: tuple[str, str, str] | None = None
+    """Where, what and what to do, when a limit of ours was met."""
 
     def feed(self, name: str, event: Any) -> bool:
         """Take one event; returns whether to go on."""
@@ -236,4 +253,5 @@ class _Builder:
 
     def _stop(self, line: int, message: str, hint: str) -> Literal[False]:
         self._add(line, message, hint)
+        self.stopped = (f"{self.source.label}:{line}", message, hint)
         return False

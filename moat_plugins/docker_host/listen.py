@@ -17,6 +17,8 @@ from moat_plugins.docker_host.folder import listen_in, write_private
 from moat_plugins.docker_host.local import serve_local
 
 if TYPE_CHECKING:
+    import ssl
+
     from anyio.abc import AnyByteStream, Listener, TaskStatus
 
     from moat_plugins.docker_host.guard import Guard
@@ -52,11 +54,9 @@ async def _listen_tls(guard: Guard, folder: str) -> Listener[AnyByteStream]:
     Raises:
         HostError: The address is not this machine's.
     """
-    from moat_plugins.docker_host.certificates import make_context, mint  # `cryptography` takes a while to import
-
     address, user = guard.scope.gateway, guard.scope.plan.user
-    minted = await anyio.to_thread.run_sync(mint, guard.scope.run_id, HOST, address)
-    for name, data in (("ca.pem", minted.ca), ("cert.pem", minted.client), ("key.pem", minted.client_key)):
+    context, files = await anyio.to_thread.run_sync(_certify, guard.scope.run_id, address)
+    for name, data in files.items():
         write_private(folder, name, data, user.uid, user.gid)
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -67,7 +67,21 @@ async def _listen_tls(guard: Guard, folder: str) -> Listener[AnyByteStream]:
     except OSError as error:
         listener.close()
         raise _explain(error, address) from error
-    return _Quiet(await SocketListener.from_socket(listener), make_context(minted), handshake_timeout=_HANDSHAKE_S)
+    return _Quiet(await SocketListener.from_socket(listener), context, handshake_timeout=_HANDSHAKE_S)
+
+
+def _certify(run_id: str, address: str) -> tuple[ssl.SSLContext, dict[str, bytes]]:
+    """Return how the guard at ADDRESS speaks TLS, with the run alone, and the files that the run needs for that.
+
+    The CA is the run's own and is forgotten at once: nobody else's certificate is any good, and these two are good for
+    nothing else.
+    """
+    from moat_core.tls import Authority, server_context  # `cryptography` takes a while to import
+
+    authority = Authority.make(f"moat {run_id}", organization="moat")
+    server, client = authority.issue_server([HOST], [address]), authority.issue_client(run_id)
+    context = server_context(server, clients=authority.pem)
+    return context, {"ca.pem": authority.pem, "cert.pem": client.certificate, "key.pem": client.key}
 
 
 def _explain(error: OSError, address: str) -> HostError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moat_plugins.routing.http.proxy import Proxy
+from moat_core.http.proxy import Proxy
 from moat_plugins.routing.index import Index
 from moat_plugins.routing.names import INDEX_HOSTS, bare, parse_host
 from moat_plugins.routing.pages import errors
@@ -14,10 +14,10 @@ from moat_plugins.routing.pages.state import EndpointView, RunView, Site
 from moat_plugins.routing.peer import is_ours
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.answer import Answer, Deferred, Said
-    from moat_plugins.routing.http.client import Client
-    from moat_plugins.routing.http.head import BadHead, Request
-    from moat_plugins.routing.http.upstream import Address
+    from moat_core.http.answer import Answer, Deferred, Said
+    from moat_core.http.client import Client
+    from moat_core.http.head import BadHead, Request
+    from moat_core.http.upstream import Address
     from moat_plugins.routing.names import Name
     from moat_plugins.routing.runs import Runs
     from moat_plugins.routing.table import Agent, Table

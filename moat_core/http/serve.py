@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.proxy import Proxy
+    from moat_core.http.proxy import Proxy
 
 __all__ = ["raise_file_limit", "run", "serve"]
 

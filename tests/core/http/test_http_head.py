@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moat_plugins.routing.http.head import (
+from moat_core.http.head import (
     CHUNKED,
     NO_BODY,
     UNTIL_EOF,

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.client import Client
-    from moat_plugins.routing.http.upstream import Upstream
+    from moat_core.http.client import Client
+    from moat_core.http.upstream import Upstream
 
 __all__ = ["Splice"]
 

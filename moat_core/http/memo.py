@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from moat_plugins.routing.http.head import Request, Response, parse_request, parse_response
+from moat_core.http.head import Request, Response, parse_request, parse_response
 
 __all__ = ["Heads"]
 

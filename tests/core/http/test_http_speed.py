@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proxied import GET, OneService, Service, proxied
 
-from moat_plugins.routing.http.head import BadHead, parse_request, parse_response
-from moat_plugins.routing.http.memo import Heads
-from moat_plugins.routing.http.serve import run, serve
+from moat_core.http.head import BadHead, parse_request, parse_response
+from moat_core.http.memo import Heads
+from moat_core.http.serve import run, serve
 
 METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"CONNECT", b"BREW", b"get", b"QUERY", b""])
 TARGETS = st.one_of(

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.body import Data
+    from moat_core.http.body import Data
 
 __all__ = ["Address", "Owner", "Pool", "Upstream"]
 

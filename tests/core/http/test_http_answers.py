@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from proxied import GET, OK, Service, proxied, reset, settle
 
-from moat_plugins.routing.http.answer import Answer, Streamed
-from moat_plugins.routing.http.head import parse_request
+from moat_core.http.answer import Answer, Streamed
+from moat_core.http.head import parse_request
 
 OLD = GET.replace(b"HTTP/1.1", b"HTTP/1.0")
 

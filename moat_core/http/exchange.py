@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from moat_plugins.routing.http.body import BadBody, Chunked, Length
-from moat_plugins.routing.http.head import (
+from moat_core.http.body import BadBody, Chunked, Length
+from moat_core.http.head import (
     CHUNKED,
     MAX_HEAD,
     NO_BODY,
@@ -15,14 +15,14 @@ from moat_plugins.routing.http.head import (
     Request,
     Response,
 )
-from moat_plugins.routing.http.splice import Splice
-from moat_plugins.routing.http.upstream import SMALL
+from moat_core.http.splice import Splice
+from moat_core.http.upstream import SMALL
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.answer import Said
-    from moat_plugins.routing.http.body import Data
-    from moat_plugins.routing.http.client import Client
-    from moat_plugins.routing.http.upstream import Address, Upstream
+    from moat_core.http.answer import Said
+    from moat_core.http.body import Data
+    from moat_core.http.client import Client
+    from moat_core.http.upstream import Address, Upstream
 
 __all__ = ["Exchange"]
 

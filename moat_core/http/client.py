@@ -11,15 +11,15 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from moat_plugins.routing.http.answer import Answer
-from moat_plugins.routing.http.exchange import Exchange
-from moat_plugins.routing.http.head import MAX_HEAD, NO_BODY, BadHead, Request
-from moat_plugins.routing.http.speech import Speech
-from moat_plugins.routing.http.tls import Secure
+from moat_core.http.answer import Answer
+from moat_core.http.exchange import Exchange
+from moat_core.http.head import MAX_HEAD, NO_BODY, BadHead, Request
+from moat_core.http.speech import Speech
+from moat_core.tls.secure import Secure
 
 if TYPE_CHECKING:
-    from moat_plugins.routing.http.answer import Said
-    from moat_plugins.routing.http.proxy import Proxy
+    from moat_core.http.answer import Said
+    from moat_core.http.proxy import Proxy
 
 __all__ = ["NEVER", "Client", "Turn"]
 

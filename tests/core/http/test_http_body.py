@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moat_plugins.routing.http.body import BadBody, Chunked, Length
+from moat_core.http.body import BadBody, Chunked, Length
 
 
 def feed(body, data, size):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from moat_plugins.routing.http.answer import Answer, Streamed
-from moat_plugins.routing.http.head import NO_BODY
+from moat_core.http.answer import Answer, Streamed
+from moat_core.http.head import NO_BODY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from moat_plugins.routing.http.answer import Deferred
-    from moat_plugins.routing.http.client import Client
-    from moat_plugins.routing.http.head import Request
+    from moat_core.http.answer import Deferred
+    from moat_core.http.client import Client
+    from moat_core.http.head import Request
 
 __all__ = ["Speech"]
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from proxied import GET, OneService, Service, proxied, settle
 
-from moat_plugins.routing.http.body import Chunked
+from moat_core.http.body import Chunked
 
 MEGABYTE = 1_000_000
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -7,17 +7,17 @@ import secrets
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from moat_plugins.routing.http.answer import Answer
-from moat_plugins.routing.http.client import Client
-from moat_plugins.routing.http.memo import Heads
-from moat_plugins.routing.http.upstream import Address, Pool
+from moat_core.http.answer import Answer
+from moat_core.http.client import Client
+from moat_core.http.memo import Heads
+from moat_core.http.upstream import Address, Pool
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Coroutine
 
-    from moat_plugins.routing.http.answer import Deferred, Said
-    from moat_plugins.routing.http.head import BadHead, Request
+    from moat_core.http.answer import Deferred, Said
+    from moat_core.http.head import BadHead, Request
 
 __all__ = ["Proxy"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moat_plugins.routing.http.body import Data
+    from moat_core.http.body import Data
 
 __all__ = ["Secure"]
 

@@ -64,22 +64,22 @@ def _entries(store: Store, *, over: bool) -> list[dict[str, Any]] | None:
     if not all(locked.get(run_id) for run_id in store.unfinished()):
         return None  # its owner is dead: what it left has to be undone
     has_say = needs_engine(store)
-    sandboxes = _probe([row for row in rows if has_say(row)])
+    sandboxes = _probe([row for row in rows if has_say(row)], store.home.path)
     if sandboxes is None:
         return None
     entries = [entry(row, sandboxes.get(row.id) if has_say(row) else None, locked=locked[row.id]) for row in rows]
     return [run for run in entries if over or not is_over(run["state"])]
 
 
-def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
+def _probe(rows: list[RunRow], home: str) -> dict[str, dict[str, Any]] | None:
     """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
     sandboxes: dict[str, dict[str, Any]] = {}
     for probe, address in sorted({(row.probe, row.address) for row in rows}):
         if not is_probe(probe):
             return None  # its runtime has none
         try:
-            found = _call(probe, address)
-        except (OSError, ImportError, AttributeError, ValueError):
+            found = _call(probe, address, home)
+        except (OSError, ImportError, AttributeError, ValueError, TypeError):
             return None
         sandboxes |= {each["run_id"]: each for each in found if each["role"] == "main"}
     return sandboxes
@@ -95,7 +95,7 @@ def is_probe(name: str) -> bool:
     return function == "states" and len(words) > 1 and words[-1] == "probe" and all(map(str.isidentifier, words))
 
 
-def _call(probe: str, address: str) -> list[dict[str, Any]]:
+def _call(probe: str, address: str, home: str) -> list[dict[str, Any]]:
     """Call a probe without running its package's ``__init__``: the hooks in there import attrs and pluggy, 25 ms."""
     from importlib import import_module
     from importlib.util import find_spec, module_from_spec
@@ -109,7 +109,7 @@ def _call(probe: str, address: str) -> list[dict[str, Any]]:
             raise ImportError(package)
         sys.modules[package] = module_from_spec(spec)
     try:
-        found: list[dict[str, Any]] = getattr(import_module(module), function)(address, _PROBE_S)
+        found: list[dict[str, Any]] = getattr(import_module(module), function)(address, _PROBE_S, home)
     finally:
         if is_bare:  # whoever goes the long way from here shall find the whole one
             for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:

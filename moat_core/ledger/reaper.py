@@ -27,7 +27,7 @@ async def reap(home: Home) -> Reaped:
     """Undo what dead owners left under HOME."""
     store = Store(home, _say)
     try:
-        async with Connections() as connections:
+        async with Connections(home.path) as connections:
             dispatcher = Dispatcher(load_plugins(keep_going=True))
             return await Upkeep(store, dispatcher, connections, automatic=True).reap(on_progress=_say)
     finally:

@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from moat_core.errors import EXIT_OURS, MoatError
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from moat_core.api.handle import RunHandle
@@ -67,7 +68,7 @@ async def live(
     failed: MoatError | None = None
 
     async def on_signals(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        with anyio.open_signal_receiver(*heeded(*_SIGNALS)) as signals:
             task_status.started()
             count = 0
             async for number in signals:

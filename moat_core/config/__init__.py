@@ -4,7 +4,7 @@ Plugins need `option` for the fields of their section, `BadValue` for checks of 
 `Config.section`.
 """
 
-from moat_core.config.core import ContainerConfig, CoreConfig, HooksConfig
+from moat_core.config.core import ContainerConfig, CoreConfig, HistoryConfig, HooksConfig
 from moat_core.config.flags import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.config.json_schema import json_schema
 from moat_core.config.load import FILE_NAMES, load_config, option_overrides, user_config_path
@@ -35,6 +35,7 @@ __all__ = [
     "ContainerConfig",
     "CoreConfig",
     "FieldSpec",
+    "HistoryConfig",
     "HooksConfig",
     "Section",
     "check_endpoint",

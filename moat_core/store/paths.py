@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.1
 
-__all__ = ["Home", "Lock", "default_home"]
+__all__ = ["Home", "Lock", "default_home", "is_locked", "unusable"]
 
 
 def default_home(environ: Mapping[str, str] | None = None) -> str:
@@ -53,7 +53,7 @@ class Home:
             for path in (self.path, self.locks, self.runs):
                 os.makedirs(path, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(self.path, error) from error
 
     @property
     def owner(self) -> str:
@@ -72,7 +72,8 @@ class Home:
         return os.path.join(self.locks, run_id + ".lock")
 
 
-def _unusable(path: str, error: OSError) -> StoreError:
+def unusable(path: str, error: OSError) -> StoreError:
+    """Return the error for a state folder that cannot be used."""
     return StoreError(
         f"The state folder {path} cannot be used: {error.strerror or error}.",
         hint="Make it writable, free some disk space, or set MOAT_HOME to another folder.",
@@ -114,7 +115,7 @@ class Lock:
             try:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise _unusable(os.path.dirname(self.path), error) from error
+                raise unusable(os.path.dirname(self.path), error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -163,7 +164,7 @@ def is_locked(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _unusable(os.path.dirname(path), error) from error
+        raise unusable(os.path.dirname(path), error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

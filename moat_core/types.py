@@ -70,6 +70,8 @@ class RunState(enum.StrEnum):
     """The container has ended, the owner still undoes things."""
     KEPT = "kept"
     """Over, but its container was kept on request."""
+    GONE = "gone"
+    """Over, and the container that was kept has been removed from outside."""
     EXITED = "exited"
     FAILED = "failed"
     """Over; it could not be opened, was cancelled, or its owner died."""

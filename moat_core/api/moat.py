@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from moat_core.api.handle import RunHandle
+from moat_core.api.history import check_origin, forget_old
 from moat_core.api.inside import AttachedRun, OnOutput
 from moat_core.api.runs import RunInfo, find_run, list_runs
 from moat_core.api.trust import read_config
-from moat_core.config import Config, ConfigSchema
-from moat_core.errors import RunOver, StoreError, UsageError
+from moat_core.config import Config, ConfigSchema, HistoryConfig
+from moat_core.errors import RunOver, SandboxGone, StoreError, UsageError
 from moat_core.events import Event
 from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import PluginInfo, PluginManager, load_plugins
@@ -71,6 +73,8 @@ class Moat:
         self._kinds: Kinds | None = None
         self._connections: Connections | None = None
         self._watchdog = Watchdog(self.home)
+        self._history: HistoryConfig | None = None
+        self._has_run = False
 
     async def __aenter__(self) -> Self:
         self._connections = await Connections().__aenter__()
@@ -84,6 +88,9 @@ class Moat:
         await connections.__aexit__(kind, error, trace)
         # A run that could not be undone is the watchdog's from here on: it is left without a word.
         self._watchdog.stop(orderly=self._watchdog.pid is None or not self._has_dead_runs())
+        if self._history is not None and self._has_run:
+            with suppress(StoreError):  # history is not worth an error
+                forget_old(self.store, self._history)
         self.store.close()
 
     def _has_dead_runs(self) -> bool:
@@ -168,6 +175,7 @@ class Moat:
     def plan(self, request: RunRequest) -> Plan:
         """Decide what REQUEST comes to. No engine is asked and nothing is changed."""
         config = self.config(request.workspace, request.options, config=request.config)
+        self._history = check_origin(config)
         return make_plan(request, config, self.dispatcher)
 
     def run(
@@ -237,10 +245,12 @@ class Moat:
         Raises:
             UnknownName: There is no such run.
             RunOver: It is not alive.
+            SandboxGone: Its container was kept, and has been removed from outside.
         """
         info = await self.find(reference)
         if info.engine_error:
             await self._connect(info.runtime, info.address)  # raises the whole error, with its hint
+        _check_not_gone(info)
         if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
         return AttachedRun(info.name, await self.sandbox(info))
@@ -250,7 +260,9 @@ class Moat:
 
         Raises:
             RunOver: It has none.
+            SandboxGone: It was kept, and has been removed from outside.
         """
+        _check_not_gone(info)
         if info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) has no container.")
         runtime = await self._connect(info.runtime, info.address)
@@ -294,6 +306,7 @@ class Moat:
         return kind
 
     def _make_run(self, plan: Plan) -> tuple[Run, Opened]:
+        self._has_run = True
         kind = self._runtime_class(plan.runtime)
         if self._kinds is None:
             self._kinds = kinds_of(self.dispatcher)
@@ -322,6 +335,14 @@ class Moat:
             await self.dispatcher.notify("moat_on_ledger_step", budget_s=self.grace_s / 10, step=step)
 
         return tell
+
+
+def _check_not_gone(info: RunInfo) -> None:
+    if info.state == RunState.GONE:
+        raise SandboxGone(
+            f"The run {info.name} ({info.id}) cannot be used any more. {info.error}",
+            hint="`moat logs` shows its output, `moat destroy` forgets it.",
+        )
 
 
 def _mount(mount: Mount | str) -> Mount:

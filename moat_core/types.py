@@ -155,7 +155,8 @@ class Volume:
     Args:
         name: A DNS label, unique within the run.
         cache: ``""``: the run's own, made empty and gone with it. Else what it is kept for across runs (an agent's
-            name): who mounts it holds a lock, if only one may; ``moat clean`` removes it.
+            name), in one workspace, see `moat_core.runtime.locks`: who mounts it holds a lock, if only one may;
+            ``moat clean`` removes it.
     """
 
     name: str

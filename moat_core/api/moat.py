@@ -77,7 +77,7 @@ class Moat:
         self._has_run = False
 
     async def __aenter__(self) -> Self:
-        self._connections = await Connections().__aenter__()
+        self._connections = await Connections(self.home.path).__aenter__()
         return self
 
     async def __aexit__(

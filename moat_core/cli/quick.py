@@ -63,7 +63,7 @@ def _entries(store: Store, *, over: bool) -> list[dict[str, Any]] | None:
     if not all(locked.get(run_id) or is_locked(store.home.run_lock(run_id)) for run_id in store.unfinished()):
         return None  # its owner is dead: what it left has to be undone
     has_say = needs_engine(store)
-    sandboxes = _probe([row for row in rows if has_say(row)])
+    sandboxes = _probe([row for row in rows if has_say(row)], store.home.path)
     if sandboxes is None:
         return None
     kept = kept_runs(store)
@@ -74,7 +74,7 @@ def _entries(store: Store, *, over: bool) -> list[dict[str, Any]] | None:
     return [run for run in entries if over or not is_over(run["state"])]
 
 
-def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
+def _probe(rows: list[RunRow], home: str) -> dict[str, dict[str, Any]] | None:
     """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
     from moat_core.store.probing import FAILURES, call_probe, is_probe
 
@@ -83,7 +83,7 @@ def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
         if not is_probe(probe):
             return None  # its runtime has none
         try:
-            found = call_probe(probe, address, _PROBE_S)
+            found = call_probe(probe, address, _PROBE_S, home)
         except FAILURES:
             return None
         sandboxes |= {each["run_id"]: each for each in found if each["role"] == "main"}

@@ -42,7 +42,7 @@ async def reap(home: Home, run_ids: Collection[str] = ()) -> Reaped:
 
 async def _reap(store: Store, run_ids: Collection[str]) -> Reaped:
     try:
-        async with Connections() as connections:
+        async with Connections(store.home.path) as connections:
             dispatcher = Dispatcher(load_plugins(keep_going=True))
             upkeep = Upkeep(store, dispatcher, connections, automatic=True)
             return await upkeep.reap(run_ids, on_progress=_say)

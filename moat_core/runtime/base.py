@@ -43,10 +43,11 @@ class RuntimeInfo:
         summary: One line.
         probe: ``"package.probe:states"``, stdlib only and synchronous, for quick listings. The module's and the
             function's names are fixed, since the name comes back from the database; any other is not called.
-            ``states(address: str, timeout_s: float) -> list[dict]``, each dict with ``run_id``, ``role``,
+            ``states(address: str, timeout_s: float, home: str) -> list[dict]``, each dict with ``run_id``, ``role``,
             ``state`` (a `RunState` value), ``exit_code`` (int or ``None``), ``oci_runtime``, ``name`` (the
-            agent's), ``id``. It raises OSError when the engine does not answer. Its package's ``__init__`` is not
-            run: it may import its sibling modules, but nothing that is made there.
+            agent's), ``id``; of containers only that are proven to be of the state folder HOME, see
+            `moat_core.runtime.proof`. It raises OSError when the engine does not answer. Its package's ``__init__``
+            is not run: it may import its sibling modules, but nothing that is made there.
     """
 
     name: str
@@ -177,6 +178,8 @@ class Runtime(ABC):
 
     name: str
     address: str
+    home: str = ""
+    """The state folder of whoever uses it, by whose key things of ours are told; set when it is connected."""
 
     @classmethod
     @abstractmethod
@@ -202,7 +205,7 @@ class Runtime(ABC):
 
     @abstractmethod
     async def find_sandboxes(self, run_id: str | None = None) -> list[SandboxInfo]:
-        """Find containers of ours by label, in every state, of one run or of all."""
+        """Find containers that are proven to be of `home`, in every state, of one run or of all."""
 
     @abstractmethod
     async def get_sandbox(self, info: SandboxInfo) -> Sandbox:

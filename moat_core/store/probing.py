@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILURES", "call_probe", "is_probe"]
 
-FAILURES = (OSError, ImportError, AttributeError, ValueError)
+FAILURES = (OSError, ImportError, AttributeError, ValueError, TypeError)
 """What `call_probe` raises when the engine cannot be asked."""
 _importing = threading.Lock()
 
@@ -30,18 +30,19 @@ def is_probe(name: str) -> bool:
     return function == "states" and len(words) > 1 and words[-1] == "probe" and all(map(str.isidentifier, words))
 
 
-def call_probe(probe: str, address: str, timeout_s: float) -> list[dict[str, Any]]:
+def call_probe(probe: str, address: str, timeout_s: float, home: str) -> list[dict[str, Any]]:
     """Return what the engine at ADDRESS says of all containers of ours.
 
     Args:
         timeout_s: For each step.
+        home: ``MOAT_HOME``, whose key proves what is ours.
 
     Raises:
-        OSError, ImportError, AttributeError, ValueError: It does not answer, or cannot be asked; see `FAILURES`.
+        OSError, ImportError, AttributeError, ValueError, TypeError: It does not answer, or cannot be asked: `FAILURES`.
     """
     with _importing:
         function = _load(probe)
-    found: list[dict[str, Any]] = function(address, timeout_s)
+    found: list[dict[str, Any]] = function(address, timeout_s, home)
     return found
 
 

@@ -135,7 +135,7 @@ class Vigil:
         tries = 0
         while is_probe(probe) and self._has_patience():
             try:
-                call_probe(probe, address, _PROBE_S)
+                call_probe(probe, address, _PROBE_S, self._home.path)
                 return
             except (TimeoutError, ConnectionError, FileNotFoundError):
                 tries += 1

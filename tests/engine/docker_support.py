@@ -112,7 +112,7 @@ class FakeUpkeep:
 async def open_run(address, folder, **fields):
     """A FakeRun with an open connection; what it acquired is released at the end."""
     with anyio.fail_after(60):  # a test that hangs fails
-        async with Connections() as connections:
+        async with Connections(folder) as connections:
             run = FakeRun(make_plan(**fields), address, folder, connections)
             try:
                 yield run

@@ -117,7 +117,7 @@ def test_killed_with_a_sidecar_nothing_is_left(place, stand_in):
             left = [result for result in pool.map(dies, range(containers[0], len(steps) + 1)) if result[2]]
         assert not left
     finally:
-        remove_volumes("chaos-sidecar-buildkit")
+        remove_volumes("chaos-sidecar-[0-9a-f]*-buildkit")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.folders import find_folder
-from moat_plugins.docker_host.policy.fields import check_name, is_short_id
+from moat_plugins.docker_host.policy.fields import check_name, is_reserved_label, is_short_id
 from moat_plugins.docker_host.policy.mounts import ENDPOINT
 from moat_plugins.docker_host.policy.shape import DROPPED
 from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
@@ -125,9 +125,10 @@ async def _resolve_mounts(config: dict[str, Any], engine: Engine) -> None:
         elif kind == "volume":
             if source:
                 name = check_name(source, "a volume")
-                await engine.ensure_volume(name, dict(scope.marks))
+                await engine.ensure_volume(name, {})
             options = mount.get("VolumeOptions", {})
-            made.append({**mount, "VolumeOptions": {**options, "Labels": {**options.get("Labels", {}), **scope.marks}}})
+            labels = {key: item or "" for key, item in options.get("Labels", {}).items() if not is_reserved_label(key)}
+            made.append({**mount, "VolumeOptions": {**options, "Labels": labels}})
         elif kind == "tmpfs":
             made.append(mount)
         else:
@@ -187,7 +188,7 @@ async def _show(bind: Bind, engine: Engine) -> dict[str, Any]:
             "this engine is older than Docker 26 and could be led out of it; mount the whole workspace",
         )
     name = f"moat-{scope.run_id}-{hashlib.sha256(bind.root.encode()).hexdigest()[:12]}"
-    labels = {**scope.marks, BIND_LABEL: "true"}
+    labels = {BIND_LABEL: "true"}
     await engine.ensure_volume(name, labels, {"type": "none", "o": "bind", "device": bind.root})
     return {
         "Type": "volume",

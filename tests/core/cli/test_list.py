@@ -21,8 +21,10 @@ from moat_core.api import RunInfo
 from moat_core.cli import listing, quick
 from moat_core.cli.render import printable
 from moat_core.errors import UnknownName
+from moat_core.runtime.proof import Proof
 from moat_core.store.probing import is_probe
 from moat_core.store.state import match
+from moat_plugins.docker import labels
 
 LONG_AGO = time.time() - 7300  # an age that does not change while we look
 FLAGS = [[], ["-a"], ["--json"], ["-a", "--json"]]
@@ -359,7 +361,7 @@ def test_the_quick_way_imports_nothing_heavy(machine):
     script = (
         "import sys, types\n"
         "probe = types.ModuleType('probe')\n"
-        "probe.states = lambda address, timeout_s: []\n"
+        "probe.states = lambda address, timeout_s, home: []\n"
         "sys.modules['fake_engine'] = probe\n"
         "from moat_core.cli.main import main\n"
         "status = main(['list'])\n"
@@ -379,8 +381,8 @@ server.listen()
 print("ready", flush=True)
 connection, _ = server.accept()
 connection.recv(65536)
-labels = {"moat.run-id": sys.argv[2], "moat.role": "main", "moat.name": "fox", "moat.oci-runtime": "runsc"}
-body = json.dumps([{"Id": "c0", "State": "running", "Status": "Up", "Labels": labels}])
+item = {"Id": "c0", "Names": ["/x"], "State": "running", "Status": "Up", "Labels": json.loads(sys.argv[2])}
+body = json.dumps([item])
 connection.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{body}".encode())
 connection.close()
 """
@@ -399,7 +401,9 @@ def test_the_docker_probe_imports_nothing_heavy(machine, tmp_path):
         "print(sorted(sys.modules), file=sys.stderr)\n"
         "sys.exit(status)"
     )
-    with subprocess.Popen([sys.executable, "-c", ENGINE, path, run_id], stdout=subprocess.PIPE) as engine:
+    marks = {"moat.run-id": run_id, "moat.role": "main", "moat.name": "fox", "moat.oci-runtime": "runsc"}
+    signed = json.dumps(labels.sign(Proof(os.environ["MOAT_HOME"]), "container", "x", marks))
+    with subprocess.Popen([sys.executable, "-c", ENGINE, path, signed], stdout=subprocess.PIPE) as engine:
         assert engine.stdout.readline() == b"ready\n"
         done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True)
     modules = set(ast.literal_eval(done.stderr))

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from moat_core.host_path import nobody
+
 if TYPE_CHECKING:
+    from moat_core.host_path import HeldPath, IsShared
     from moat_core.plan import Plan
 
 __all__ = ["BIND_LABEL", "NAMES_LABEL", "RESERVED", "Scope"]
@@ -26,6 +29,8 @@ class Scope:
 
     Args:
         plan: Of the run.
+        held: Target of a mount -> what of this machine is there, as it was when the run opened.
+        given: Tells which folders of this machine runs can write to.
         marks: Labels of everything that is made through the guard; whatever carries them all is the run's own.
         network: Name of the run's network on the engine.
         gateway: Address that published ports are bound to.
@@ -40,6 +45,8 @@ class Scope:
     network: str
     gateway: str
     version: str
+    held: Mapping[str, HeldPath] = attrs.field(factory=dict)
+    given: IsShared = nobody
     allow: frozenset[str] = frozenset()
     build: bool = True
     hidden: tuple[str, ...] = ()

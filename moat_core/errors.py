@@ -16,6 +16,7 @@
     │  ├─ SandboxUnavailable     the isolation asked for cannot be had here
     │  ├─ ImageError             an image cannot be pulled or built
     │  ├─ StoreError             the state under MOAT_HOME cannot be read or written
+    │  ├─ HostPathError          a path of this machine does not lead where it should (also an OSError)
     │  └─ WorkspaceError         the workspace cannot be used
     ├─ SandboxError              inside a live run
     │  ├─ SandboxGone            the container is no longer there
@@ -53,6 +54,7 @@ __all__ = [
     "HookContractError",
     "HookFailed",
     "HostError",
+    "HostPathError",
     "ImageError",
     "MoatError",
     "PathDenied",
@@ -220,6 +222,12 @@ class StoreError(HostError):
 
     code = "store"
     exit_code = EXIT_USAGE  # where MOAT_HOME is and what lies in it is the user's to decide
+
+
+class HostPathError(HostError, OSError):
+    """A path of this machine does not lead where it should, or what an engine mounted is not what was there."""
+
+    code = "host-path"
 
 
 class WorkspaceError(UsageError, OSError):

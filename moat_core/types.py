@@ -123,11 +123,17 @@ class DependencyInfo:
 
 @attrs.frozen
 class Mount:
-    """A host folder or file, bound into the container. Both paths are absolute."""
+    """A host folder or file, bound into the container. Both paths are absolute.
+
+    Args:
+        identity: Device and inode of the source when it was planned (`moat_core.host_path`); its path is then without
+            links, and a run does not start with anything else. ``None``: it is looked at when the run opens.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    identity: tuple[int, int] | None = attrs.field(default=None, repr=False, eq=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")

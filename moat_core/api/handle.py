@@ -247,6 +247,7 @@ class RunHandle(SandboxHandle):
             "logged": self._logged,
             "keep": run.plan.keep,
             "timeout_s": run.time_left_s,
+            "mounts": [(target, held.path, *held.identity) for target, held in run.held_mounts.items()],
         }
         await adopt(self._opened.home, run.id, self._opened.lock_fd, task, without=run.dispatcher.plugins.without)
         run.detached = True

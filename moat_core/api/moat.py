@@ -25,6 +25,7 @@ from moat_core.plan import ConfigChoice, Plan, RunRequest, make_plan, offered_de
 from moat_core.runtime.base import Runtime, Sandbox
 from moat_core.runtime.load import load_attribute
 from moat_core.store import Home, Store, default_home
+from moat_core.store.given import Given
 from moat_core.store.log import LogFollower
 from moat_core.store.paths import is_locked
 from moat_core.types import Mount, RunState
@@ -176,7 +177,7 @@ class Moat:
         """Decide what REQUEST comes to. No engine is asked and nothing is changed."""
         config = self.config(request.workspace, request.options, config=request.config)
         self._history = check_origin(config)
-        return make_plan(request, config, self.dispatcher)
+        return make_plan(request, config, self.dispatcher, given=Given(self.store))
 
     def run(
         self,
@@ -322,6 +323,7 @@ class Moat:
             ledger=ledger,
             runtime_class=kind,
             grace_s=self.grace_s,
+            given=Given(self.store),
         )
         probe = runtimes(self.dispatcher)[plan.runtime].probe
         return run, Opened(self.home, self.store, self._watchdog, self._owner_kind, probe)

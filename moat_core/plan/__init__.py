@@ -1,6 +1,7 @@
 """From what was asked for (`RunRequest`) to what will be (`Plan`), by way of `PlanBuilder`. Pure."""
 
 from moat_core.plan.builder import DEFAULT_IMAGE, PlanBuilder
+from moat_core.plan.gate import hold_init, word
 from moat_core.plan.image import PROXY_ARGS, finish_image, image_tag
 from moat_core.plan.init import READY, make_init
 from moat_core.plan.make import make_plan, offered_dependencies, runtimes
@@ -22,6 +23,7 @@ __all__ = [
     "PlanBuilder",
     "RunRequest",
     "finish_image",
+    "hold_init",
     "image_tag",
     "make_init",
     "make_plan",
@@ -29,4 +31,5 @@ __all__ = [
     "random_name",
     "runtimes",
     "trust_script",
+    "word",
 ]

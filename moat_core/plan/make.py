@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from moat_core.config.values import BadValue, check_ports
-from moat_core.errors import PlanError, PluginError
+from moat_core.errors import HostPathError, PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
+from moat_core.host_path import nobody, resolve
 from moat_core.plan.builder import PlanBuilder
 from moat_core.plan.ceiling import exceeds, fill, limits_of
 from moat_core.plan.init import make_init
@@ -20,6 +20,7 @@ from moat_core.types import Problem, is_name
 if TYPE_CHECKING:
     from moat_core.config import Config
     from moat_core.hooks.dispatch import Dispatcher
+    from moat_core.host_path import IsShared
     from moat_core.plan.plan import Plan
     from moat_core.plan.request import RunRequest
     from moat_core.runtime.base import RuntimeInfo
@@ -63,8 +64,11 @@ def _by_name(dispatcher: Dispatcher, hook: str, what: str) -> dict[str, Any]:
     return found
 
 
-def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Plan:
+def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, given: IsShared = nobody) -> Plan:
     """Decide everything about a run. Reads files, asks no engine, changes nothing.
+
+    Args:
+        given: Tells which folders of the host runs were ever given to write to: no link is followed below them.
 
     Raises:
         PlanError: What was asked for does not hold together; it carries every problem found.
@@ -74,7 +78,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     core = config.core
     name = request.name or core.name or random_name(request.run_id)
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
-    plan.offered = offered_dependencies(dispatcher)
+    plan.offered, plan.given = offered_dependencies(dispatcher), given
     plan.command = None if request.hold else request.command or core.command
     plan.limits = limits_of(config)
     plan.network = core.network
@@ -177,6 +181,10 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
 
 def _add_mount(plan: PlanBuilder, mount: Mount, where: str) -> None:
     """Add what the user wants mounted. An engine would say less clearly that it is not there, or make it."""
-    if not os.path.exists(mount.source):
+    try:
+        resolve(mount.source, plan.is_shared)
+    except HostPathError:
+        pass  # `add_mount` says so
+    except (OSError, ValueError):
         plan.problem(f"There is no {mount.source} to mount at {mount.target}.", where=where)
     plan.add_mount(mount.source, mount.target, read_only=mount.read_only)

@@ -68,7 +68,8 @@ class RunRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able fields, env values included: for the pipe to a supervisor, never for a file."""
-        return attrs.asdict(self) | {"workspace": str(self.workspace), "config": _config_to_json(self.config)}
+        data = attrs.asdict(self, filter=lambda field, _: field.name != "identity")
+        return data | {"workspace": str(self.workspace), "config": _config_to_json(self.config)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunRequest:

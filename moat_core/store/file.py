@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from moat_core.errors import StoreError
 from moat_core.store import journal
+from moat_core.store.given import FILL, TABLES
 from moat_core.store.paths import Home, Lock, unusable
 from moat_core.store.rows import LedgerRow, RunRow
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA_VERSION", "NewerStore", "StoreFile"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BUSY_S = 10.0
 _BROKEN = re.compile("no such (table|column)|Could not decode|has no column")
 _SCHEMA = """
@@ -45,7 +46,7 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_run ON ledger (run_id);
 CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
-_UPGRADES = {1: "ALTER TABLE runs ADD COLUMN urls TEXT NOT NULL DEFAULT '{}'"}
+_UPGRADES = {1: "ALTER TABLE runs ADD COLUMN urls TEXT NOT NULL DEFAULT '{}'", 2: f"{TABLES};{FILL}"}
 """Version -> what makes it the next one."""
 
 
@@ -211,11 +212,12 @@ class StoreFile:
         told = 0
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]  # somebody may have been quicker
-            steps = _SCHEMA.split(";") if version == 0 else [_UPGRADES[each] for each in range(version, SCHEMA_VERSION)]
-            for statement in steps:
+            upgrades = ";".join(_UPGRADES[each] for each in range(version, SCHEMA_VERSION)) if version else ""
+            for statement in (upgrades or _SCHEMA + TABLES).split(";"):
                 connection.execute(statement)
             if version == 0:
                 told = self._recall(connection)
+                connection.execute(FILL)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:

@@ -55,12 +55,12 @@ class MainProcess(StreamProcess):
         return await self._next()
 
 
-async def attach(engine: Engine, container: str, *, tty: bool, stdin: bool) -> HijackedStream:
+async def attach(engine: Engine, container: str, *, tty: bool) -> HijackedStream:
     """Attach to a container's main process, from now on.
 
     Raises:
         SandboxGone: There is no such container.
     """
-    path = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1&stdin={int(stdin)}"
+    path = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1&stdin=1"
     with gone_if_missing():
         return await hijack(engine, "attach to the container", path, raw=tty)

@@ -126,7 +126,9 @@ async def open_live(address, folder, **fields):
     """A run with its network and container: ``(run, sandbox)``."""
     async with open_run(address, folder, **fields) as run, AsyncExitStack() as stack:
         await stack.enter_async_context(open_network(run))
-        yield run, await stack.enter_async_context(open_sandbox(run))
+        sandbox = await stack.enter_async_context(open_sandbox(run))
+        await sandbox.admit()
+        yield run, sandbox
 
 
 async def get_engine(run):

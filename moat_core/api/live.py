@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from moat_core.errors import EXIT_OURS, MoatError
+from moat_core.fds import raise_file_limit
 from moat_core.signals import heeded
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ async def live(
     Raises:
         MoatError: The run could not be opened, or came to an end of its own. A signal is not an error.
     """
+    raise_file_limit()  # what is inside may have many connections opened here
     lived = Lived()
     opening = anyio.CancelScope()
     failed: MoatError | None = None

@@ -12,7 +12,8 @@ from moat_core.api.handle import RunHandle
 from moat_core.api.history import check_origin, forget_old
 from moat_core.api.inside import AttachedRun, OnOutput
 from moat_core.api.runs import RunInfo, find_run, list_runs
-from moat_core.config import Config, ConfigSchema, HistoryConfig, load_config
+from moat_core.api.trust import read_config
+from moat_core.config import Config, ConfigSchema, HistoryConfig
 from moat_core.errors import RunOver, SandboxGone, StoreError, UsageError
 from moat_core.events import Event
 from moat_core.hooks.dispatch import Dispatcher
@@ -20,7 +21,7 @@ from moat_core.hooks.manager import PluginInfo, PluginManager, load_plugins
 from moat_core.ledger import Connections, Kinds, Ledger, Upkeep, Watchdog, kinds_of
 from moat_core.ledger.ledger import RELEASE_S, LedgerStep
 from moat_core.lifecycle import GRACE_S, Opened, Run
-from moat_core.plan import Plan, RunRequest, make_plan, runtimes
+from moat_core.plan import ConfigChoice, Plan, RunRequest, make_plan, offered_dependencies, runtimes
 from moat_core.runtime.base import Runtime, Sandbox
 from moat_core.runtime.load import load_attribute
 from moat_core.store import Home, Store, default_home
@@ -30,6 +31,8 @@ from moat_core.types import Mount, RunState
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from moat_core.config import Trust
 
 __all__ = ["Moat"]
 
@@ -127,11 +130,24 @@ class Moat:
             for impl in self.plugins.implementations("moat_add_config"):
                 with schema.contributing(impl.plugin_name):
                     self.dispatcher.call(impl, "moat_add_config", schema=schema)
+            schema.offered = lambda: offered_dependencies(self.dispatcher)
             self._schema = schema
         return self._schema
 
-    def config(self, folder: str | os.PathLike[str], options: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    def config(
+        self,
+        folder: str | os.PathLike[str],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        config: ConfigChoice = None,
+        trust: Trust | None = None,
+    ) -> Config:
         """Read the config of the workspace FOLDER, merged with the user's and the environment's.
+
+        Args:
+            options: Plugin section -> key -> value, which win.
+            config: See `run`.
+            trust: Decides whether what the workspace's file widens is heeded; nothing is, if not given.
 
         Raises:
             ConfigError: With every problem found.
@@ -141,7 +157,7 @@ class Moat:
             for section, values in (options or {}).items()
             for key, value in values.items()
         }
-        return load_config(self.schema, Path(folder), environ=os.environ, overrides=overrides)
+        return read_config(self.schema, Path(folder), config, home=self.home, overrides=overrides, trust=trust)
 
     # -- runs --------------------------------------------------------------------------------------------------
 
@@ -158,7 +174,7 @@ class Moat:
 
     def plan(self, request: RunRequest) -> Plan:
         """Decide what REQUEST comes to. No engine is asked and nothing is changed."""
-        config = self.config(request.workspace, request.options)
+        config = self.config(request.workspace, request.options, config=request.config)
         self._history = check_origin(config)
         return make_plan(request, config, self.dispatcher)
 
@@ -167,6 +183,7 @@ class Moat:
         workspace: str | os.PathLike[str] = ".",
         *,
         command: Sequence[str] | None = None,
+        config: ConfigChoice = None,
         on_output: OnOutput | None = None,
         on_event: Callable[[Event], None] | None = None,
         **arguments: Any,
@@ -177,6 +194,10 @@ class Moat:
             workspace: The folder that appears at ``/workspace``.
             command: The run's own command, see `RunHandle.wait`. Without one (and whatever the config says)
                 the container waits for ``exec``.
+            config: Whose word ``agent.yaml`` is. ``None``: the workspace may be a stranger's. Its file is read, but
+                what would give the run more than it has without is left out, with a warning that says what.
+                ``"workspace"``: all of that file counts. ``"trusted"``: that, where the user trusts its content
+                (``moat config trust``). A path or a mapping: it is read instead of the workspace's, and is yours.
             on_output: Awaited with each piece of its own command's output; it is then not kept in memory.
             on_event: Called with every event of the run, from its first.
             arguments: See `RunRequest`.
@@ -185,7 +206,7 @@ class Moat:
             ConfigError, PlanError: When it is entered: it cannot be, with every reason.
             HostError: When it is entered: the engine does not answer or refuses.
         """
-        request = self.request(workspace, command=command, hold=command is None, **arguments)
+        request = self.request(workspace, command=command, config=config, hold=command is None, **arguments)
         return self.open(request, on_output=on_output, on_event=on_event)
 
     def open(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from moat_core.config.convert import INVALID
+from moat_core.config.judges import Baseline, above, judge_dependencies, judge_mounts, only, overrides
 from moat_core.config.options import option
 from moat_core.config.values import (
     BadValue,
@@ -30,13 +31,15 @@ from moat_core.config.values import (
     show,
     size_bytes,
 )
-from moat_core.types import Mount
+from moat_core.types import Limits, Mount
 
 if TYPE_CHECKING:
     from moat_core.config.convert import Reader
     from moat_core.config.tree import Item
 
-__all__ = ["ContainerConfig", "CoreConfig", "HistoryConfig", "HooksConfig"]
+__all__ = ["ContainerConfig", "CoreConfig", "HistoryConfig", "HooksConfig", "check_cpus", "check_pids", "read_memory"]
+
+_BUILD = "commands that run while the image is built, on the engine's machine and not in gVisor"
 
 _MEMORY_MIN = 16 * 1024 * 1024
 _CPUS_MIN, _CPUS_MAX = 0.01, 4096
@@ -158,21 +161,34 @@ def _check_runtime(value: str) -> None:
         raise BadValue("a runtime's name has letters, digits and hyphens, like docker")
 
 
-def _read_memory(value: Any) -> int:
+def read_memory(value: Any) -> int:
+    """Return a size in bytes that a container can live with.
+
+    Raises:
+        BadValue: It is none, or too small.
+    """
     size = size_bytes(value)
     if size < _MEMORY_MIN:
         raise BadValue(f"a container needs at least {_MEMORY_MIN // 1024**2} MiB", "A bare number is MiB.")
     return size
 
 
-def _check_cpus(value: float) -> None:
+def check_cpus(value: float) -> None:
+    """Refuse what is no number of CPUs."""
     if not _CPUS_MIN <= value <= _CPUS_MAX:
         raise BadValue(f"it is a number of CPUs from {_CPUS_MIN} to {_CPUS_MAX}, like 1.5")
 
 
-def _check_pids(value: int) -> None:
+def check_pids(value: int) -> None:
+    """Refuse what is no number of processes that a container can live with."""
     if not _PIDS_MIN <= value <= _PIDS_MAX:
         raise BadValue(f"it is a number of processes from {_PIDS_MIN} to {_PIDS_MAX}")
+
+
+def _judge_sandbox(value: str | None, baseline: Baseline) -> str:
+    if value == "none" != baseline.value:
+        return "no gVisor: the run shares the host's kernel"
+    return "no word that gVisor must be there, as your own config has it" if baseline.value == "gvisor" != value else ""
 
 
 @attrs.frozen
@@ -183,24 +199,28 @@ class ContainerConfig:
         None,
         help="Most memory that the container may use: `512m`, `2g`, or a bare number of MiB; at least "
         "16 MiB. What goes beyond is killed. Without it the engine sets no limit.",
-        convert=_read_memory,
+        convert=read_memory,
         unit="bytes",
         schema=_SIZE_SCHEMA,
+        widens=above("more memory than your own config gives"),
     )
     cpus: float | None = option(
         None,
         help="How many CPUs' worth of time the container gets, fractions allowed: `1.5`. Without it, all of them.",
-        check=_check_cpus,
+        check=check_cpus,
+        widens=above("more CPUs than your own config gives"),
     )
     pids: int | None = option(
         None,
         help="Most processes and threads at once, so that a fork bomb stays inside; 4096 if not given.",
-        check=_check_pids,
+        check=check_pids,
+        widens=above("more processes than the run would have", unset=Limits().pids),
     )
     dns: tuple[str, ...] = option(
         (),
         help="IP addresses of the name servers that the container asks; the engine's own if not given.",
         check_item=check_address,
+        widens=overrides("other name servers than your own config names"),
     )
 
 
@@ -213,15 +233,17 @@ class HooksConfig:
         help="Shell commands that run in the container as the run's user, in the workspace, before the "
         "command; if they fail, so does the run.",
         check=_check_script,
+        widens=False,
     )
     post_build: str | None = option(
         None,
         help="Shell commands that run at the end of the image build, as an ordinary user. The workspace is "
         "not there yet; the result is cached with the image.",
         check=_check_script,
+        widens=_BUILD,
     )
     post_build_root: str | None = option(
-        None, help="The same as `post_build`, but as root, and before it.", check=_check_script
+        None, help="The same as `post_build`, but as root, and before it.", check=_check_script, widens=_BUILD
     )
 
 
@@ -261,16 +283,19 @@ class CoreConfig:
         None,
         help="What the agent is called: a DNS label. Without it every run gets a random name.",
         check=check_name,
+        widens=False,
     )
     runtime: str | None = option(
         None,
         help="What makes the containers, `docker` for one. Without it the first runtime that works is taken.",
         check=_check_runtime,
+        widens="another maker of containers than would be taken",
     )
     sandbox: Literal["none", "gvisor"] | None = option(
         None,
         help="`gvisor` insists on gVisor; `none` runs without it, isolated by namespaces only. Without the "
         "key runs on a Linux engine are in gVisor.",
+        widens=_judge_sandbox,
     )
     dependencies: tuple[str, ...] = option(
         (),
@@ -278,11 +303,13 @@ class CoreConfig:
         "`moat deps list` shows what there is.",
         read=_read_dependencies,
         check=_check_dependencies,
+        widens=judge_dependencies,
     )
     base_image: str | None = option(
         None,
         help="The image that the container is made from, based on Debian; `debian:bookworm-slim` if not given.",
         check=check_image,
+        widens="a base image that anybody may have made; what is in it runs as root",
     )
     command: tuple[str, ...] | None = option(
         None,
@@ -290,10 +317,12 @@ class CoreConfig:
         "`--` on the command line replaces it.",
         read=_read_command,
         check=check_command,
+        widens=False,
     )
     interactive: bool = option(
         False,
         help="Give the command a terminal and your keyboard, as `-i` does.",
+        widens=only("your keyboard, or what else your standard input is", True),
     )
     env: Mapping[str, str] = option(
         {},
@@ -301,6 +330,7 @@ class CoreConfig:
         check_key=check_env_name,
         check_item=check_env_value,
         secret=True,
+        widens=False,
     )
     mounts: tuple[Mount, ...] = option(
         (),
@@ -310,6 +340,7 @@ class CoreConfig:
         read=_read_mounts,
         check=check_mounts,
         schema=_MOUNT_SCHEMA,
+        widens=judge_mounts,
     )
     ports: Mapping[str, int] = option(
         {},
@@ -318,10 +349,12 @@ class CoreConfig:
         check=check_ports,
         check_key=check_endpoint,
         check_item=check_port,
+        widens=False,
     )
     network: Literal["bridge", "none"] = option(
         "bridge",
         help="`bridge` reaches the outside; with `none` the container has no network at all.",
+        widens=only("the network, which your own config takes away", "bridge"),
     )
     container: ContainerConfig = option(
         attrs.Factory(ContainerConfig),

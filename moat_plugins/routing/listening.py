@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from moat_plugins.routing.http.upstream import Address
+    from moat_core.http.upstream import Address
 
 __all__ = ["Listening"]
 

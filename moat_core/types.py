@@ -70,6 +70,8 @@ class RunState(enum.StrEnum):
     """The container has ended, the owner still undoes things."""
     KEPT = "kept"
     """Over, but its container was kept on request."""
+    GONE = "gone"
+    """Over, and the container that was kept has been removed from outside."""
     EXITED = "exited"
     FAILED = "failed"
     """Over; it could not be opened, was cancelled, or its owner died."""
@@ -109,12 +111,14 @@ class DependencyInfo:
     Args:
         name: ``family:mode``; only one mode of a family may be asked for.
         implies: Names that are installed with it; ``script``: sh that the build runs as root after them.
+        widens: What it gives a run beyond the default, so that a workspace's file needs trust for it; ``""``: nothing.
     """
 
     name: str
     summary: str
     implies: tuple[str, ...] = ()
     script: str = ""
+    widens: str = "what a plugin gives the run"
 
 
 @attrs.frozen
@@ -381,13 +385,11 @@ class Leftover:
 
     Args:
         kind: ``container``, ``network``, ``volume``, ``image``, ``run-folder`` …
-        name: As its engine calls it.
-        reason: Why it may go; one sentence.
+        name: As its engine calls it; ``reason``: why it may go, in one sentence.
         resource: The resource kind that releases it (see `moat_core.ledger.Resource`), with its fields.
         run_id: Whose it was, if known.
         automatic: The reaper may remove it by itself; else only ``moat clean`` does, after asking.
-        created: When it was made, if known.
-        size_bytes: What removing it frees, if known.
+        created: When it was made; ``size_bytes``: what removing it frees; both if known.
     """
 
     kind: str

@@ -46,6 +46,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
     lock = Lock(moat.home.run_lock(run_id))
     lock.adopt(task["lock_fd"])
     ended: SandboxInfo | None = None
+    why = "Its supervisor was ended."
     try:
         moat.watch()
         # Not `attach`: its command may have ended since its first owner let go.
@@ -54,6 +55,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
         on_ready()
         ended = await _see_through(moat, sandbox, task)
     except MoatError as error:
+        why = error.message
         log.error(error.message, hint=error.hint)
     finally:
         with anyio.move_on_after(_UNDO_S, shield=True):
@@ -66,7 +68,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
                 status="finished" if ended is not None else "failed",
                 ended=time.time(),
                 exit_code=ended.exit_code if ended is not None else None,
-                error=None if ended is not None else "Its container has gone.",
+                error=None if ended is not None else why,
             )
         lock.release()
 

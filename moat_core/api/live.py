@@ -11,6 +11,7 @@ import attrs
 
 from moat_core.errors import EXIT_OURS, MoatError
 from moat_core.fds import raise_file_limit
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from moat_core.api.handle import RunHandle
@@ -69,7 +70,7 @@ async def live(
     failed: MoatError | None = None
 
     async def on_signals(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        with anyio.open_signal_receiver(*heeded(*_SIGNALS)) as signals:
             task_status.started()
             count = 0
             async for number in signals:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from moat_core.api.adopted import own
 from moat_core.errors import HostError, MoatError
 from moat_core.fds import fill_standard_fds, raise_file_limit, with_old_limit
 from moat_core.logs import make_logger
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from moat_core.api.moat import Moat
@@ -111,8 +113,8 @@ async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[subproc
             yield process
         except BaseException:
             with anyio.CancelScope(shield=True):
-                if process.poll() is None:
-                    process.terminate()
+                if process.poll() is None:  # deaf to SIGTERM as we are, it is its watchdog's
+                    process.send_signal(signal.SIGTERM if heeded(signal.SIGTERM) else signal.SIGKILL)
                 await anyio.to_thread.run_sync(process.wait)
             raise
         finally:

@@ -92,7 +92,7 @@ async def finish_dead_runs(moat: Moat) -> None:
     import anyio
 
     upkeep = moat.upkeep(automatic=True)
-    if not upkeep.dead_runs() and moat.store.note("rebuilt") is None:
+    if not upkeep.dead_runs() and not moat.store.is_unsure():
         return
     with anyio.move_on_after(_REAP_S) as scope:
         reaped = await upkeep.reap(on_progress=say)

@@ -137,6 +137,7 @@ class Opened:
             )
             await run.ledger.step("closed")
         except MoatError as problem:
+            self._gave_up = True
             run.problems.append(Problem(problem.message, problem.hint, "store"))
 
     @property

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moat_core.ledger import Held, Ledger, Resource
     from moat_core.plan import Plan
     from moat_core.runtime.base import Connection, Runtime, Sandbox, SandboxInfo
+    from moat_core.runtime.facets import PrivateFile
 
 __all__ = ["GRACE_S", "Outcome", "Run", "RunResult"]
 
@@ -95,6 +96,7 @@ class Run:
         locks: Folder for `flock` files that runs share.
         labels: For everything an engine makes for this run.
         hosts: Name -> address for the container's ``/etc/hosts``, growing while the run opens.
+        files: What the container is given before it starts, likewise; see `add_file`.
         urls: Endpoint -> where it is reached, set by `moat_open_endpoints`; ``http://127.0.0.1:<port>`` for the others.
         outcome: How the body ended; ``None`` until then.
         image: What ``moat_resolve_image`` answered.
@@ -113,6 +115,7 @@ class Run:
     runtime_class: type[Runtime]
     grace_s: float = GRACE_S
     hosts: dict[str, str] = attrs.field(factory=dict)
+    files: list[PrivateFile] = attrs.field(factory=list, repr=False)
     urls: dict[str, str] = attrs.field(factory=dict)
     events: EventStream = attrs.field(factory=EventStream)
     problems: list[Problem] = attrs.field(factory=list)
@@ -220,6 +223,10 @@ class Run:
     def add_host(self, name: str, address: str) -> None:
         """Make NAME resolve to ADDRESS inside, in every runtime."""
         self.hosts[name] = address
+
+    def add_file(self, file: PrivateFile) -> None:
+        """Put FILE into the run's container before it starts, by runtimes that have sidecars."""
+        self.files.append(file)
 
     async def runtime(self) -> Runtime:
         """Return the connection to the engine that makes this run's containers."""

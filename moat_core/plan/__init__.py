@@ -6,7 +6,7 @@ from moat_core.plan.init import READY, make_init
 from moat_core.plan.make import make_plan, offered_dependencies, runtimes
 from moat_core.plan.names import random_name
 from moat_core.plan.plan import Note, Plan
-from moat_core.plan.request import RunRequest
+from moat_core.plan.request import ConfigChoice, RunRequest
 from moat_core.plan.trust import TRUST_BUNDLE, TRUST_ENV, TRUST_EXTRAS, trust_script
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "TRUST_BUNDLE",
     "TRUST_ENV",
     "TRUST_EXTRAS",
+    "ConfigChoice",
     "Note",
     "Plan",
     "PlanBuilder",

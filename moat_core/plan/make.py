@@ -12,9 +12,10 @@ from moat_core.config.values import BadValue, check_ports
 from moat_core.errors import PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.plan.builder import PlanBuilder
+from moat_core.plan.ceiling import exceeds, fill, limits_of
 from moat_core.plan.init import make_init
 from moat_core.plan.names import random_name
-from moat_core.types import Limits, Problem, is_name
+from moat_core.types import Problem, is_name
 
 if TYPE_CHECKING:
     from moat_core.config import Config
@@ -28,6 +29,7 @@ __all__ = ["make_plan", "offered_dependencies", "runtimes"]
 
 _ENV_KEY_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_PORT = 65535
+_SHOWN = 8
 
 
 def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
@@ -68,13 +70,13 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
         PlanError: What was asked for does not hold together; it carries every problem found.
         UnknownName: There is no such runtime.
     """
+    config = fill(config)
     core = config.core
     name = request.name or core.name or random_name(request.run_id)
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
     plan.offered = offered_dependencies(dispatcher)
     plan.command = None if request.hold else request.command or core.command
-    container = core.container
-    plan.limits = Limits(container.memory, container.cpus, container.pids or Limits().pids)
+    plan.limits = limits_of(config)
     plan.network = core.network
     plan.dns = core.container.dns
     plan.stdin = request.interactive or (core.interactive and not request.hold)
@@ -83,6 +85,8 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     plan.set_env("MOAT_RUN_ID", plan.run_id)
     plan.set_env("MOAT_NAME", plan.name)
     _check_request(request, plan)
+    if not config.is_trusted:
+        _warn_of_what_is_left_out(config, plan)
 
     for impl in dispatcher.plugins.implementations("moat_add_to_plan"):
         with plan.contributing(impl.plugin_name):
@@ -91,12 +95,25 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
 
     frozen = plan.freeze()
     found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
+    found += exceeds(frozen, request, config)
     problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
     if problems:
         raise PlanError(problems)
     make_init(frozen)
     warnings = tuple(problem for problem in found if problem.severity == "warning")
-    return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings))
+    needs_trust = () if config.is_trusted else config.widenings
+    return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings), needs_trust=needs_trust)
+
+
+def _warn_of_what_is_left_out(config: Config, plan: PlanBuilder) -> None:
+    assert config.path is not None
+    keys = [f"{each.key} (line {each.where.rpartition(':')[2]})" for each in config.widenings[:_SHOWN]]
+    rest = len(config.widenings) - len(keys)
+    plan.warn(
+        f"{config.path.name} is not trusted, so what gives the run more than it has without is left out: "
+        f"{', '.join(keys)}{f' and {rest} more' if rest else ''}.",
+        'Look at it, then: moat config trust, or in the library: config="workspace".',
+    )
 
 
 def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str:

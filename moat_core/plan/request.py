@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from moat_core.config import ConfigFile
 from moat_core.types import Mount, new_run_id
 
-__all__ = ["RunRequest"]
+__all__ = ["ConfigChoice", "RunRequest"]
+
+ConfigChoice = str | os.PathLike[str] | Mapping[str, Any] | ConfigFile | None
+"""``"workspace"``, ``"trusted"``, a path, a mapping, ``None``; or a file that was read and decided on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +41,7 @@ class RunRequest:
         rebuild: Build the image anew.
         timeout_s: Seconds after which the command is killed.
         options: Plugin section -> values that replace those of the config.
+        config: Whose word the workspace's config file is, see `Moat.run`; or that file as it was read before.
         run_id: Made by the asker, so that it can be named before the run exists.
     """
 
@@ -57,11 +63,12 @@ class RunRequest:
     rebuild: bool = False
     timeout_s: float | None = None
     options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    config: ConfigChoice = attrs.field(default=None, repr=False)
     run_id: str = attrs.field(factory=new_run_id)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able fields, env values included: for the pipe to a supervisor, never for a file."""
-        return attrs.asdict(self) | {"workspace": str(self.workspace)}
+        return attrs.asdict(self) | {"workspace": str(self.workspace), "config": _config_to_json(self.config)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunRequest:
@@ -70,9 +77,29 @@ class RunRequest:
             **data
             | {
                 "workspace": Path(data["workspace"]),
+                "config": _config_from_json(data["config"]),
                 "command": None if data["command"] is None else tuple(data["command"]),
                 "mounts": tuple(Mount(**mount) for mount in data["mounts"]),
                 "dependencies": tuple(data["dependencies"]),
                 "size": tuple(data["size"]) if data["size"] else None,
             }
         )
+
+
+def _config_to_json(config: ConfigChoice) -> dict[str, Any] | None:
+    """Say what it is, too: a mapping and a file that was read are both objects, a path and a word both texts."""
+    if isinstance(config, ConfigFile):
+        return {"file": config.to_json()}
+    if isinstance(config, Mapping):
+        return {"mapping": config}
+    if config in {"workspace", "trusted"}:
+        return {"word": config}
+    return None if config is None else {"path": os.path.abspath(os.fspath(config))}
+
+
+def _config_from_json(data: dict[str, Any] | None) -> ConfigChoice:
+    if data is None:
+        return None
+    ((kind, value),) = data.items()
+    found: ConfigChoice = ConfigFile.from_json(value) if kind == "file" else Path(value) if kind == "path" else value
+    return found

@@ -100,6 +100,7 @@ async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
     )
     container = DockerContainer(runtime.address, make_name(run.id), config, timeout_s=runtime.engine.timeout_s)
     made: str = await run.acquire(container)
+    await runtime.engine.containers.put_files(made, run.files)
     return made
 
 

@@ -44,6 +44,7 @@ class DockerSidecars(Sidecars):
             timeout_s=runtime.engine.timeout_s,
         )
         made = await run.acquire(container)
+        await runtime.engine.containers.put_files(made, spec.files)
         await runtime.engine.containers.start(made)
         found = await runtime.engine.containers.inspect(made)
         networks = (found.get("NetworkSettings") or {}).get("Networks") or {}

@@ -40,6 +40,7 @@ class FakeRun:
         self.locks = Path(folder) / "locks"
         self.labels = {"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": OWNER}
         self.hosts = {}
+        self.files = []
         self.image = plan.image.reference
         self.grace_s = 10.0
         self.main_ended = None

@@ -257,6 +257,7 @@ def test_list_stop_and_clean_need_no_gvisor(moat, up, world):
     assert world.containers() == []
 
 
+@pytest.mark.alone
 def test_clean_removes_runs_kept_containers_and_unused_images(moat, up, world):
     """What is alive stays; what is used stays; the rest is named and goes."""
     tag = f"moat/run:{secrets.token_hex(8)}"

@@ -17,6 +17,8 @@ from moat_plugins.docker.network import ensure_shared, open_network
 from moat_plugins.docker.resources import DockerSharedNetwork
 from moat_plugins.docker.runtime import DockerRuntime
 
+pytestmark = pytest.mark.alone  # it looks at all that there is
+
 SERVER = "use IO::Socket::INET; $|=1; $s=IO::Socket::INET->new(LocalPort=>8000,Listen=>9); print qq(up\\n); while($c=$s->accept){print $c q(hello); close $c}"
 
 

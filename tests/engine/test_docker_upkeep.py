@@ -15,6 +15,8 @@ from moat_plugins.docker.resources import DockerContainer, DockerNetwork, Docker
 from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker.upkeep import add_to_status, find_faults
 
+pytestmark = pytest.mark.alone  # it looks at all that there is
+
 
 async def make_things(run, *, state="created", **more):
     marks = {**run.labels, **more}

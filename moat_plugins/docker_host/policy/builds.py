@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moat_plugins.docker_host.policy.images import check_new_tag
+from moat_plugins.docker_host.policy.limits import check_ulimit
 from moat_plugins.docker_host.policy.verdict import Refused, refuse
 from moat_plugins.docker_host.wire import check_once, decode, encode, read_map, text_of, write_entry
 
@@ -211,6 +212,8 @@ def _force_attributes(fields: list[Field], number: int, scope: Scope) -> list[Fi
     options = read_map(fields, number)
     if unknown := [key for key in options if key not in _OPTIONS and not key.startswith(_OPTION_FAMILIES)]:
         raise refuse(f"the build option {min(unknown)[:60]}", "the guard does not know it")
+    for limit in options.get("ulimit", "").split(","):
+        check_ulimit(limit.partition("=")[0] or None, "ulimit")
     if options.get("force-network-mode", "") == "host" and not scope.allows("host-network"):
         raise refuse("building with the network host", "it is the engine machine's own", "host-network")
     if options.get("force-network-mode", "") not in {"", "host", "none", "sandbox", "default"}:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.policy.fields import check_reference, is_reserved_label
+from moat_plugins.docker_host.policy.limits import check_build_limits
 from moat_plugins.docker_host.policy.shape import load
 from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
 from moat_plugins.docker_host.scope import RESERVED
@@ -115,6 +116,7 @@ async def check_build(call: Call) -> tuple[tuple[str, str], ...]:
         raise refuse("building from a remote context", "the engine would fetch it from its own machine's network")
     tags = [await check_new_tag(value, engine) for name, value in call.pairs if name == "t" and value]
     made = {name: value for name, value in query.items() if name not in {"t", "extrahosts", "networkmode"}}
+    made = check_build_limits(made, scope)
     made["networkmode"] = _network(query, scope)
     made["labels"] = json.dumps({**_labels(query.get("labels", ""), scope), **scope.marks})
     made["buildargs"] = json.dumps(_arguments(query.get("buildargs", "")))

@@ -266,7 +266,7 @@ def test_ranges_of_addresses(tmp_path):
         "eth0 00000000 0102000A 0003 0 0 0 00000000 0 0 0\n"
         "eth0 0001A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
     )
-    assert [str(each) for each in read_routes(str(routes))] == ["192.168.1.0/24"]
+    assert [str(each) for each in read_routes(str(routes), "/nowhere")] == ["192.168.1.0/24"]
     for subnet in ("8.8.8.0/24", "0.0.0.0/0", "169.254.169.0/24", "10.0.0.0/7", "2001:db8::/64", "x", "127.0.0.0/8"):
         with pytest.raises(Refused):
             check_network({"Name": "n", "IPAM": {"Config": [{"Subnet": subnet}]}}, make_scope())

@@ -146,6 +146,11 @@ class Client(asyncio.Protocol):
         else:
             self.turn.resume()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way for it: it has asked for nothing, or has its answer and is only being heard."""
+        return not self.is_full and (self.turn is None or isinstance(self.turn, _Deaf))
+
     def _squeeze_in(self) -> None:
         """There are too many: others that ask for nothing go, or this one has to."""
         if not self.proxy.make_room(self):

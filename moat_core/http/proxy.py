@@ -164,8 +164,8 @@ class Proxy(ABC):
         return self._users[uid] > self.most_clients // 2
 
     def make_room(self, newcomer: Client) -> bool:
-        """Hang up on a tenth of those that have asked for nothing, the oldest; tell whether there were any."""
-        waiting = [each for each in self.clients if each.turn is None and not each.is_full and each is not newcomer]
+        """Hang up on a tenth of those for whom nothing is under way, the oldest; tell whether there were any."""
+        waiting = [each for each in self.clients if each.is_idle and each is not newcomer]
         waiting.sort(key=lambda each: each.deadline)
         going = waiting[: len(waiting) // 10 + 1]
         for client in going:

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 
+from moat_core.checks import storable
 from moat_core.errors import StoreError
 from moat_core.store.paths import Home, Lock, _unusable
 
@@ -216,8 +217,6 @@ class Store:
         self._inode = inode
         return self._openings, rows[0][0] if rows else 0  # each connection counts anew
 
-    # -- notes -----------------------------------------------------------------------------------------------
-
     def note(self, key: str) -> str | None:
         """Return a remembered word."""
         rows = self._execute("SELECT value FROM notes WHERE key = ?", (key,))
@@ -248,14 +247,14 @@ class Store:
     def _read(self, cls: type[_Row], sql: str, arguments: Any = ()) -> list[Any]:
         if self._is_missing():
             return []
-        rows: list[Any] = self._guarded(lambda connection: _all(cls, connection, sql, arguments))
+        rows: list[Any] = self._guarded(lambda connection: _all(cls, connection, sql, storable(arguments)))
         return rows
 
     def _execute(self, sql: str, arguments: Any) -> list[sqlite3.Row]:
         if self._is_missing():
             return []
-        rows: list[sqlite3.Row] = self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
-        return rows
+        found: list[sqlite3.Row] = self._guarded(lambda one: one.execute(sql, storable(arguments)).fetchall())
+        return found
 
     def _is_missing(self) -> bool:
         """Reading makes nothing, not even an empty file."""
@@ -270,7 +269,7 @@ class Store:
         return False
 
     def _write(self, sql: str, arguments: Any) -> sqlite3.Cursor:
-        cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, arguments))
+        cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, storable(arguments)))
         return cursor
 
     def _guarded(self, action: Callable[[sqlite3.Connection], Any]) -> Any:

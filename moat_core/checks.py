@@ -49,6 +49,7 @@ __all__ = [
     "port",
     "positive_s",
     "seconds",
+    "sections",
     "size",
     "storable",
     "text",
@@ -356,6 +357,11 @@ def mapping(check: Callable[[Any, str], T], value: Any, what: str) -> dict[str, 
     if not hasattr(value, "keys") or not hasattr(value, "items"):
         raise _wrong(what, "a mapping", value)
     return {text(key, f"A name in {what}"): check(each, f"{what}[{key!r}]") for key, each in value.items()}
+
+
+def sections(value: Any, what: str) -> dict[str, dict[str, Any]]:
+    """Return VALUE, a mapping of mappings, as options are given."""
+    return mapping(lambda each, name: mapping(anything, each, name), value, what)
 
 
 def _wrong(what: str, wanted: str, value: Any) -> InvalidType:

@@ -132,10 +132,11 @@ class Moat:
         """
         overrides = {
             f"{section}.{key}": (value, "argument")
-            for section, values in (options or {}).items()
+            for section, values in checks.sections({} if options is None else options, "options").items()
             for key, value in values.items()
         }
-        return load_config(self.schema, Path(folder), environ=os.environ, overrides=overrides)
+        workspace = Path(checks.path(folder, "folder"))
+        return load_config(self.schema, workspace, environ=os.environ, overrides=overrides)
 
     # -- runs --------------------------------------------------------------------------------------------------
 

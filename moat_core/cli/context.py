@@ -79,7 +79,7 @@ def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap
     import anyio
     import anyio._backends._asyncio  # now: what is imported while an interrupt may come ends in a traceback
 
-    from moat_core.cli.early import interruptible
+    from moat_core.cli.early import Interruptible
 
     async def run() -> T:
         async with context.moat as moat:
@@ -87,7 +87,7 @@ def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap
                 await finish_dead_runs(moat)
             return await body(moat)
 
-    with interruptible():
+    with Interruptible():
         return anyio.run(run)
 
 

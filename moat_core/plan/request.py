@@ -35,10 +35,6 @@ def _ports(value: Any, what: str) -> dict[str, int]:
     return checks.mapping(checks.whole, value, what)  # one that cannot be is a problem of the plan
 
 
-def _options(value: Any, what: str) -> dict[str, dict[str, Any]]:
-    return checks.mapping(lambda each, name: checks.mapping(checks.anything, each, name), value, what)
-
-
 def _workspace(value: Any, what: str) -> Path:
     return Path(checks.path(value, what))
 
@@ -67,7 +63,7 @@ _CHECKS = checks.fields(
     keep=checks.flag,
     rebuild=checks.flag,
     timeout_s=checks.optional(checks.positive_s),
-    options=_options,
+    options=checks.sections,
     run_id=_run_id,
 )
 

@@ -4,6 +4,9 @@
     ├─ UsageError                the caller asked for something that cannot be (exit 2)
     │  ├─ ConfigError            the config file, a flag or an option is wrong; carries every problem found
     │  ├─ PlanError              the plan does not hold together; carries every problem found
+    │  ├─ InvalidValue           an argument's value cannot be (also a ValueError)
+    │  ├─ InvalidType            an argument is of a type that cannot be (also a TypeError)
+    │  ├─ ArgumentTooLong        an argument is more than the kernel takes (also an OSError, E2BIG)
     │  └─ UnknownName            no such run, plugin, dependency …; carries the nearest matches
     ├─ PluginError               a plugin broke a promise
     │  ├─ PluginLoadError        it could not be imported or registered
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from moat_core.types import ExecResult, Problem
 
 __all__ = [
+    "ArgumentTooLong",
     "CommandFailed",
     "CommandTimeout",
     "ConfigError",
@@ -56,6 +60,8 @@ __all__ = [
     "HostError",
     "HostPathError",
     "ImageError",
+    "InvalidType",
+    "InvalidValue",
     "MoatError",
     "PathDenied",
     "PathIsDirectory",
@@ -141,6 +147,28 @@ class PlanError(_Problems):
     """The plan does not hold together."""
 
     code = "plan"
+
+
+class InvalidValue(UsageError, ValueError):
+    """An argument's value cannot be: a NUL in a name, a negative time."""
+
+    code = "invalid-value"
+
+
+class InvalidType(UsageError, TypeError):
+    """An argument is of a type that cannot be."""
+
+    code = "invalid-type"
+
+
+class ArgumentTooLong(UsageError, OSError):
+    """One argument, or one ``NAME=value``, is more than the kernel hands to a program."""
+
+    code = "argument-too-long"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno, self.strerror = 7, "Argument list too long"  # E2BIG everywhere; the module costs `moat list` time
 
 
 class UnknownName(UsageError):

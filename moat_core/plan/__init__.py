@@ -7,6 +7,7 @@ from moat_core.plan.init import READY, make_init
 from moat_core.plan.make import make_plan, offered_dependencies, runtimes
 from moat_core.plan.names import random_name
 from moat_core.plan.plan import Note, Plan
+from moat_core.plan.raw import as_text, raw_words
 from moat_core.plan.request import ConfigChoice, RunRequest
 from moat_core.plan.trust import TRUST_BUNDLE, TRUST_ENV, TRUST_EXTRAS, trust_script
 
@@ -22,6 +23,7 @@ __all__ = [
     "Plan",
     "PlanBuilder",
     "RunRequest",
+    "as_text",
     "finish_image",
     "hold_init",
     "image_tag",
@@ -29,6 +31,7 @@ __all__ = [
     "make_plan",
     "offered_dependencies",
     "random_name",
+    "raw_words",
     "runtimes",
     "trust_script",
     "word",

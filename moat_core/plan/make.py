@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from moat_core.checks import ENV_NAME_RE, is_name, is_utf8
 from moat_core.config.values import BadValue, check_ports
 from moat_core.errors import HostPathError, PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
@@ -15,7 +15,7 @@ from moat_core.plan.builder import PlanBuilder
 from moat_core.plan.ceiling import exceeds, fill, limits_of
 from moat_core.plan.init import make_init
 from moat_core.plan.names import random_name
-from moat_core.types import Problem, is_name
+from moat_core.types import Problem
 
 if TYPE_CHECKING:
     from moat_core.config import Config
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["make_plan", "offered_dependencies", "runtimes"]
 
-_ENV_KEY_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_PORT = 65535
 _SHOWN = 8
 
@@ -100,6 +99,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, gi
     frozen = plan.freeze()
     found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
     found += exceeds(frozen, request, config)
+    found += _find_bytes(frozen)
     problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
     if problems:
         raise PlanError(problems)
@@ -134,6 +134,17 @@ def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str
     return name
 
 
+def _find_bytes(plan: Plan) -> list[Problem]:
+    """Find what no engine can be told: it takes Unicode text only, and would mount or name another file."""
+    hint = "Give it a name that is UTF-8, or put a link of such a name to it: engines take no other."
+    said = [(f"The workspace {str(plan.workspace)!r}", str(plan.workspace), hint)]
+    said += [(f"The mounted path {mount.source!r}", mount.source, hint) for mount in plan.mounts]
+    said += [(f"The mount's target {mount.target!r}", mount.target, hint) for mount in plan.mounts]
+    said += [(f"The value of {key}", each.value, "Set it for one command: exec can.") for key, each in plan.env.items()]
+    said = [each for number, each in enumerate(said) if each[1] not in [before[1] for before in said[:number]]]
+    return [Problem(f"{what} is not UTF-8.", hint) for what, value, hint in said if not is_utf8(value)]
+
+
 def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
     if not is_name(plan.name):
         plan.problem(
@@ -143,18 +154,16 @@ def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
         )
     if plan.command is not None and (not plan.command or not plan.command[0]):
         plan.problem("The command is empty.", "Name a program after `--`.")
-    if plan.command is not None and any("\0" in word for word in plan.command):
-        plan.problem("The command has a NUL character in it, which no program can be given.")
-    for key, value in request.env.items():
-        if not _ENV_KEY_RE.fullmatch(key):
+    for key in request.env:
+        if not ENV_NAME_RE.fullmatch(key):
             plan.problem(f"{key!r} cannot be the name of an environment variable.", where="--env")
-        if "\0" in value:
-            plan.problem(f"The value of {key} has a NUL character in it.", where="--env")
     for endpoint, number in request.ports.items():
-        if not is_name(endpoint) or not 1 <= number <= _MAX_PORT:
+        if not _is_port(endpoint, number):
             plan.problem(f"{endpoint}: {number} is not an endpoint and its port (1 to {_MAX_PORT}).", where="ports")
-    if request.timeout_s is not None and not request.timeout_s > 0:  # as it is for NaN
-        plan.problem("The time limit must be more than 0 seconds.", where="--timeout")
+
+
+def _is_port(endpoint: str, number: int) -> bool:
+    return is_name(endpoint) and 1 <= number <= _MAX_PORT
 
 
 def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
@@ -172,7 +181,8 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
         for mount in request.mounts:
             _add_mount(plan, mount, "--mount")
         for endpoint, number in request.ports.items():
-            plan.add_port(endpoint, number)
+            if _is_port(endpoint, number):  # else it is a problem by now
+                plan.add_port(endpoint, number)
         try:
             check_ports(plan.ports)
         except BadValue as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 
+from moat_core.checks import storable
 from moat_core.store import journal
 from moat_core.store.file import SCHEMA_VERSION, NewerStore, StoreFile
 from moat_core.store.rows import LedgerRow, Row, RunRow
@@ -182,18 +183,18 @@ class Store(StoreFile):
         if self._is_missing():
             return []
         rows: list[Any] = self._guarded(
-            lambda connection: [cls.from_sql(row) for row in connection.execute(sql, arguments)]
+            lambda connection: [cls.from_sql(row) for row in connection.execute(sql, storable(arguments))]
         )
         return rows
 
     def _execute(self, sql: str, arguments: Any) -> list[sqlite3.Row]:
         if self._is_missing():
             return []
-        rows: list[sqlite3.Row] = self._guarded(lambda connection: connection.execute(sql, arguments).fetchall())
-        return rows
+        found: list[sqlite3.Row] = self._guarded(lambda one: one.execute(sql, storable(arguments)).fetchall())
+        return found
 
     def _write(self, sql: str, arguments: Any) -> sqlite3.Cursor:
-        cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, arguments))
+        cursor: sqlite3.Cursor = self._guarded(lambda connection: connection.execute(sql, storable(arguments)))
         return cursor
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moat_core.runtime.base import Sandbox
     from moat_core.types import Limits, Tmpfs, Volume
 
-__all__ = ["EngineApi", "Guests", "RunNetwork", "Sidecar", "SidecarSpec", "Sidecars"]
+__all__ = ["EngineApi", "Guests", "PrivateFile", "RunNetwork", "Sidecar", "SidecarSpec", "Sidecars"]
 
 
 @attrs.frozen
@@ -41,6 +41,27 @@ class RunNetwork:
 
 
 @attrs.frozen(kw_only=True)
+class PrivateFile:
+    """A file that a container is given before it starts: a key, say, which is in no argv, label, environment or store.
+
+    It is in the container's own layer and goes with it; folders that are missing are made, root's.
+
+    Args:
+        path: Absolute, inside.
+        data: What is in it; never shown.
+        uid: Whose it is, inside.
+        gid: Likewise.
+        mode: Its permissions.
+    """
+
+    path: str
+    data: bytes = attrs.field(repr=False)
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o400
+
+
+@attrs.frozen(kw_only=True)
 class SidecarSpec:
     """A helper container of a run.
 
@@ -55,6 +76,7 @@ class SidecarSpec:
         volumes: See `Volume`.
         hosts: Name -> address, for its ``/etc/hosts``.
         dns: Name servers; empty leaves the engine's.
+        files: What is put into it before it starts.
     """
 
     role: str
@@ -69,6 +91,7 @@ class SidecarSpec:
     hosts: Mapping[str, str] = attrs.field(factory=dict)
     dns: tuple[str, ...] = ()
     limits: Limits | None = None
+    files: tuple[PrivateFile, ...] = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen

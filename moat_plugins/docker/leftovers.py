@@ -53,8 +53,10 @@ async def find_leftovers(upkeep: Upkeep) -> list[Leftover]:
         try:
             found[address] = await _look(upkeep, address)
         except (HostError, TimeoutError) as error:
-            # The reaper stumbles over its rows there anyway; where nothing is remembered, nothing is missed.
-            if not upkeep.automatic and address in remembered:
+            # The reaper stumbles over its rows there anyway; where nothing is remembered and nothing is, nothing is
+            # missed. An engine that is only silent may have anything.
+            is_silent = isinstance(error, TimeoutError)
+            if not upkeep.automatic and (address in remembered or is_silent):
                 upkeep.report(_problem(address, error))
 
     async with anyio.create_task_group() as group:
@@ -82,7 +84,11 @@ async def _look(upkeep: Upkeep, address: str) -> list[Leftover]:
 def _problem(address: str, error: Exception) -> Problem:
     if isinstance(error, HostError):
         return Problem(error.message, error.hint, address)
-    return Problem(f"The Docker engine at {address} did not answer in time.", "Is it well? `moat doctor`.", address)
+    return Problem(
+        f"What is left at the Docker engine at {address} is unknown: it did not answer in {_LOOK_S:.0f} s.",
+        "Is it well? `moat doctor`.",
+        address,
+    )
 
 
 async def _of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:

@@ -201,6 +201,7 @@ class DockerGuests(Resource):
     """Whatever carries MARKS and is proven: what a run made for itself on the engine. `create` makes nothing."""
 
     kind: ClassVar[str] = "docker.guests"
+    may_grow: ClassVar[bool] = True
     address: str
     marks: Mapping[str, str]
 

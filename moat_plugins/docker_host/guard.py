@@ -22,8 +22,8 @@ from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
     import h11
-    from anyio.abc import ByteStream
 
+    from moat_core.listen import Visitor
     from moat_core.runtime.facets import EngineApi
     from moat_plugins.docker_host.names import Names
     from moat_plugins.docker_host.scope import Scope
@@ -33,7 +33,6 @@ __all__ = ["Guard"]
 
 _LOG = logging.getLogger("moat.docker_host")
 _SWITCHED = 101
-_MOST_CONNECTIONS = 256
 _BAD_GATEWAY = 502
 _LINE_BYTES = 4 * 1024 * 1024
 
@@ -58,22 +57,22 @@ class Guard:
         self.engine = Engine(api, scope, names)
         self._api = api
         self._on_refusal = on_refusal
-        self._room = anyio.CapacityLimiter(_MOST_CONNECTIONS)
 
-    async def serve(self, stream: ByteStream) -> None:
+    async def serve(self, visitor: Visitor) -> None:
         """Serve one connection to its end. Whatever goes wrong with it is its own matter."""
-        async with self._room:
-            client = Client(stream)
-            try:
-                while (request := await client.next_request()) is not None:
-                    if not await self._serve_one(client, request):
-                        break
-            except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-                pass
-            except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
-                _LOG.exception("The guard failed on a request.")
-            finally:
-                await anyio.aclose_forcefully(stream)
+        client = Client(visitor)
+        try:
+            while (request := await client.next_request()) is not None:
+                visitor.is_idle = False
+                if not await self._serve_one(client, request):
+                    break
+                visitor.is_idle = True
+        except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+            pass
+        except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
+            _LOG.exception("The guard failed on a request.")
+        finally:
+            visitor.close()
 
     async def _serve_one(self, client: Client, request: h11.Request) -> bool:
         """Return whether the connection can take another request."""

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from moat_core.host_path import nobody
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from moat_core.host_path import HeldPath, IsShared
     from moat_core.plan import Plan
     from moat_core.runtime.facets import Guests
 
@@ -28,6 +31,8 @@ class Scope:
 
     Args:
         plan: Of the run.
+        held: Target of a mount -> what of this machine is there, as it was when the run opened.
+        given: Tells which folders of this machine runs can write to.
         guests: What tells the run's own objects.
         network: Name of the run's network on the engine.
         gateway: Address that published ports are bound to.
@@ -42,6 +47,8 @@ class Scope:
     network: str
     gateway: str
     version: str
+    held: Mapping[str, HeldPath] = attrs.field(factory=dict)
+    given: IsShared = nobody
     allow: frozenset[str] = frozenset()
     build: bool = True
     hidden: tuple[str, ...] = ()

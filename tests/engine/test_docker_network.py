@@ -136,6 +136,7 @@ async def test_shared_network_is_made_once_and_again_when_it_has_gone(engine, tm
             from moat_plugins.docker.open_sandbox import open_sandbox
 
             async with open_network(run), open_sandbox(run) as sandbox:
+                await sandbox.admit()
                 assert (await sandbox.wait()).exit_code == 0
         finally:
             await run.release_all()

@@ -12,13 +12,13 @@ import anyio
 import attrs
 import h11
 
+from moat_core.listen import Visitor
 from moat_core.plan import PlanBuilder
 from moat_core.runtime.facets import EngineApi
 from moat_core.runtime.proof import Proof
 from moat_core.types import Limits
 from moat_plugins.docker.guests import DockerGuestBook
 from moat_plugins.docker_host.guard import Guard
-from moat_plugins.docker_host.local import LocalStream
 from moat_plugins.docker_host.scope import Scope
 
 MARKS = {"moat.run-id": "run-0000abcd", "moat.role": "guest", "moat.owner": "0123456789abcdef"}
@@ -97,8 +97,8 @@ class Engine(EngineApi):
         ours, theirs = socket.socketpair()
         for each in (ours, theirs):
             each.setblocking(False)
-        self._group.start_soon(self._serve, LocalStream(theirs))
-        return LocalStream(ours)
+        self._group.start_soon(self._serve, Visitor(theirs))
+        return Visitor(ours)
 
     async def hold_guests(self, run):
         return GUESTS
@@ -168,8 +168,8 @@ async def open_guard(scope):
                 ours, theirs = socket.socketpair()
                 for each in (ours, theirs):
                     each.setblocking(False)
-                group.start_soon(guard.serve, LocalStream(theirs))
-                streams.append(LocalStream(ours))
+                group.start_soon(guard.serve, Visitor(theirs))
+                streams.append(Visitor(ours))
                 return streams[-1]
 
             try:

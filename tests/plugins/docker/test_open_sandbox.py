@@ -31,7 +31,7 @@ def make_run(runtime, locks, network):
 
     plan = PlanBuilder(run_id="run-00000001", name="a", runtime="docker", workspace=Path("/")).freeze()
     fields = {"image": "x", "labels": {}, "hosts": {}, "grace_s": 10.0, "locks": locks}
-    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=lambda kind: network, **fields)
+    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=lambda kind: network, files=[], **fields)
 
 
 @pytest.mark.parametrize(("network", "tries"), [(RunNetwork(SHARED, shared=True), 2), (RunNetwork("own"), 1)])

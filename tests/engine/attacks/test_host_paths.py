@@ -239,6 +239,24 @@ async def test_what_is_swapped_under_a_plan_is_not_used(world, pool, victim, row
     return harm(path if how == "rename" else victim)
 
 
+@attack("host path: swapped, seen by somebody who is not root", {"runc": False, "gVisor": True})
+async def test_mountinfo_tells_it_to_everybody(world, pool, victim, row, defended, monkeypatch):
+    """Who may not look through another user's ``/proc/PID/root`` compares places in file systems."""
+
+    def denied(*arguments, **options):
+        raise PermissionError
+
+    monkeypatch.setattr("moat_plugins.docker.look.open_below", denied)
+    mounts = [f"{pool}/ws/data:/data", f"{pool}/ws/file:/file:ro"]
+    assert await run(pool / "ws", script="echo well", sandbox=row, mounts=mounts) == "well\n"
+    if not defended:
+        no_check(monkeypatch)
+    plugin = Swapper(CREATED, lambda: put_link(pool / "ws/data", victim))
+    found = await run(pool / "ws", plugin=plugin, sandbox=row, mounts=mounts)
+    assert defended == isinstance(found, HostPathError), found
+    return harm(victim)
+
+
 STEPS = {"as root": "root", "as the user": "user"}
 
 
@@ -386,6 +404,19 @@ async def test_a_guest_is_bound_to_what_the_run_was_given(world, pool, victim, r
             worked = harm(victim)
     store.close()
     return bool(worked)
+
+
+@attack("host path: a guest's bind", ["opened by the engine"])
+def test_the_engine_opens_what_is_pinned(world, pool, victim, row, defended):
+    """A volume on a descriptor of ours, of which a part is mounted, after the folder was swapped."""
+    with hold(pool / "ws") as held:
+        put_link(pool / "ws", victim)
+        device = f"/proc/{os.getpid()}/fd/{held.fd}" if defended else str(pool / "ws")
+        mount = f"type=volume,dst=/x,volume-nocopy,volume-opt=type=none,volume-opt=o=bind,volume-opt=device={device}"
+        command = ["docker", "run", "--rm", "--network=none", f"--mount={mount}", "debian:bookworm-slim"]
+        subprocess.run([*command, "sh", "-c", "echo evil >/x/evil"], check=True, capture_output=True)
+    assert defended == (pool / "ws.gone/evil").exists()
+    return harm(victim)
 
 
 # -- what goes on working -------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from moat_core.config.values import BadValue, check_ports
 from moat_core.errors import PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.plan.builder import PlanBuilder
+from moat_core.plan.claims import ask_sandbox, check_honours, check_taken_up
+from moat_core.plan.environment import ENV_PREFIX
 from moat_core.plan.init import make_init
 from moat_core.plan.names import random_name
 from moat_core.types import Limits, Problem, is_name
@@ -76,6 +78,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     container = core.container
     plan.limits = Limits(container.memory, container.cpus, container.pids or Limits().pids)
     plan.network = core.network
+    plan.sandbox = ask_sandbox(request, config)
     plan.dns = core.container.dns
     plan.stdin = request.interactive or (core.interactive and not request.hold)
     plan.tty, plan.size = request.tty, request.size
@@ -90,7 +93,10 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     _add_what_the_user_wants(request, config, plan)
 
     frozen = plan.freeze()
+    _check_env(plan, frozen)
     found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
+    found += check_taken_up(request, config, plan.claims)
+    found += check_honours(frozen, runtimes(dispatcher)[plan.runtime])
     problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
     if problems:
         raise PlanError(problems)
@@ -134,6 +140,12 @@ def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
             plan.problem(f"{endpoint}: {number} is not an endpoint and its port (1 to {_MAX_PORT}).", where="ports")
     if request.timeout_s is not None and not request.timeout_s > 0:  # as it is for NaN
         plan.problem("The time limit must be more than 0 seconds.", where="--timeout")
+
+
+def _check_env(plan: PlanBuilder, frozen: Plan) -> None:
+    for key, item in frozen.env.items():
+        if key.startswith(ENV_PREFIX):
+            plan.problem(f"{key} cannot be set: moat hands variables over under such names.", where=item.origin)
 
 
 def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuilder) -> None:

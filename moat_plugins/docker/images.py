@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from moat_core.errors import EngineError, EngineTimeout, HostError
 from moat_plugins.docker import labels
 from moat_plugins.docker.context import read_config
+from moat_plugins.docker.environment import ImageEnv
 from moat_plugins.docker.errors import image_error
 from moat_plugins.docker.filelock import hold_lock
 from moat_plugins.docker.runtime import connect_run
@@ -50,6 +51,7 @@ async def resolve_image(run: Run) -> str:
     wants_new = run.plan.rebuild if spec.dockerfile is not None else policy == "always"
     before = await engine.images.find(reference)
     if before is not None and not wants_new:
+        run.provide(ImageEnv.of(before), replace=True)  # it is asked again for an image that went away
         return reference
     if before is None and spec.dockerfile is None and policy == "never":
         raise image_error(
@@ -68,6 +70,8 @@ async def resolve_image(run: Run) -> str:
             elif not await _is_built_by_others(run, spec):
                 await build_image(engine, spec, tell, no_cache=run.plan.rebuild)
             run.progress(task, "done", finished=True)
+            now = await engine.images.find(reference)
+    run.provide(ImageEnv.of(now or {}), replace=True)
     return reference
 
 

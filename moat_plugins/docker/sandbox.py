@@ -15,6 +15,7 @@ from moat_core.errors import EngineError
 from moat_core.runtime.base import Sandbox
 from moat_core.types import RunState
 from moat_plugins.docker import labels
+from moat_plugins.docker.environment import make_exec_env
 from moat_plugins.docker.exec import open_exec
 from moat_plugins.docker.frames import Demultiplexer
 from moat_plugins.docker.gone import gone_if_missing
@@ -22,7 +23,7 @@ from moat_plugins.docker.main_process import MainProcess, attach
 from moat_plugins.docker.runtime import make_info
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from moat_core.runtime.base import Process, SandboxInfo
@@ -44,10 +45,14 @@ class DockerSandbox(Sandbox):
         user: ``uid:gid`` of the run's user.
         tty: The main process has a terminal.
         stdin: It has a standard input.
+        env: The ``Env`` that it was created with, see `moat_plugins.docker.container.make_start_env`.
     """
 
-    def __init__(self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, stdin: bool) -> None:
+    def __init__(
+        self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, stdin: bool, env: Sequence[str] = ()
+    ) -> None:
         self.info = info
+        self._env = tuple(env)
         self._engine = engine
         self._user = user
         self._tty = tty
@@ -63,7 +68,8 @@ class DockerSandbox(Sandbox):
         config = found["Config"]
         user = (config.get("Labels") or {}).get(labels.USER) or config.get("User") or "0:0"
         info = make_info(found, is_here=engine.endpoint.is_here)
-        return cls(engine, info, user=user, tty=config["Tty"], stdin=config["OpenStdin"])
+        env = config.get("Env") or ()
+        return cls(engine, info, user=user, tty=config["Tty"], stdin=config["OpenStdin"], env=env)
 
     async def attach(self) -> MainProcess:
         """Attach to the main process; before the start this catches its first byte. `open_main` hands it out."""
@@ -81,7 +87,8 @@ class DockerSandbox(Sandbox):
         """See `Sandbox`."""
         # Only runc and its kin are known to; gVisor is known not to.
         sets_size = self.info.oci_runtime in _SETS_SIZE
-        return open_exec(self._engine, self.info.id, command, user=self._user, sets_size=sets_size)
+        env = make_exec_env(self._env, is_own=command.user is None or _uid(command.user) == _uid(self._user))
+        return open_exec(self._engine, self.info.id, command, user=self._user, env=env, sets_size=sets_size)
 
     @asynccontextmanager
     async def open_main(self) -> AsyncIterator[Process]:
@@ -144,3 +151,8 @@ class DockerSandbox(Sandbox):
                 async for data in pieces:
                     for piece in demultiplexer.feed(data):
                         yield piece
+
+
+def _uid(user: str) -> str:
+    name = user.partition(":")[0]
+    return "0" if name == "root" else name

@@ -18,6 +18,7 @@ import pytest
 from attack import attack
 from docker_support import get_engine, open_run
 from guarded import ask, make_scope, open_guard
+from moat_plugins.docker_host.local import LocalStream
 
 from moat_core.errors import HostError
 from moat_core.types import ImageSpec
@@ -29,7 +30,6 @@ from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker_host import images as naming
 from moat_plugins.docker_host.guard import Guard
-from moat_plugins.docker_host.local import LocalStream
 from moat_plugins.docker_host.policy import fields, images, making, on_images
 from moat_plugins.docker_host.policy.builds import check_message
 from moat_plugins.docker_host.policy.verdict import Refused

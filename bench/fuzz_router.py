@@ -18,11 +18,11 @@ import time
 
 import h11
 
-from moat_plugins.routing.http.answer import Answer
-from moat_plugins.routing.http.body import BadBody, Chunked, Length
-from moat_plugins.routing.http.head import CHUNKED, NO_BODY, UNTIL_EOF, BadHead, parse_request, parse_response
-from moat_plugins.routing.http.proxy import Proxy
-from moat_plugins.routing.http.upstream import Pool, Upstream
+from moat_core.http.answer import Answer
+from moat_core.http.body import BadBody, Chunked, Length
+from moat_core.http.head import CHUNKED, NO_BODY, UNTIL_EOF, BadHead, parse_request, parse_response
+from moat_core.http.proxy import Proxy
+from moat_core.http.upstream import Pool, Upstream
 
 METHODS = [b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"DELETE", b"PATCH", b"CONNECT", b"QUERY", b"get", b"PRI"]
 TARGETS = [

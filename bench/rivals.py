@@ -249,7 +249,7 @@ def wait_for(port, log):
 async def router(config):
     """The proxy as it is, over a store with as many runs as a busy machine has."""
     from moat_core.api import Moat
-    from moat_plugins.routing.http.serve import serve
+    from moat_core.http.serve import serve
     from moat_plugins.routing.router import Router
     from moat_plugins.routing.runs import Runs
     from moat_plugins.routing.table import Table
@@ -323,7 +323,7 @@ async def echo(port):
 
 
 if __name__ == "__main__":
-    from moat_plugins.routing.http.serve import run
+    from moat_core.http.serve import run
 
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

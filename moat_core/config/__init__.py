@@ -5,7 +5,7 @@ Plugins need `option` for the fields of their section, `BadValue` for checks of 
 """
 
 from moat_core.config.ceiling import Ceiling
-from moat_core.config.core import ContainerConfig, CoreConfig, HooksConfig
+from moat_core.config.core import ContainerConfig, CoreConfig, HistoryConfig, HooksConfig
 from moat_core.config.flags import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.config.json_schema import json_schema
 from moat_core.config.judges import Baseline, above, only, overrides
@@ -42,6 +42,7 @@ __all__ = [
     "ContainerConfig",
     "CoreConfig",
     "FieldSpec",
+    "HistoryConfig",
     "HooksConfig",
     "Section",
     "Trust",

@@ -37,13 +37,23 @@ if TYPE_CHECKING:
     from moat_core.config.convert import Reader
     from moat_core.config.tree import Item
 
-__all__ = ["ContainerConfig", "CoreConfig", "HooksConfig", "check_cpus", "check_pids", "read_memory"]
+__all__ = [
+    "ContainerConfig",
+    "CoreConfig",
+    "HistoryConfig",
+    "HooksConfig",
+    "check_cpus",
+    "check_pids",
+    "read_memory",
+]
 
 _BUILD = "commands that run while the image is built, on the engine's machine and not in gVisor"
+_HISTORY = "what moat remembers of other runs is not a workspace's to throw away"
 
 _MEMORY_MIN = 16 * 1024 * 1024
 _CPUS_MIN, _CPUS_MAX = 0.01, 4096
 _PIDS_MIN, _PIDS_MAX = 16, 4_194_304
+_DAYS_MAX, _RUNS_MAX = 36_500, 10_000_000
 
 _SIZE_SCHEMA = {
     "anyOf": [
@@ -246,6 +256,36 @@ class HooksConfig:
     )
 
 
+def _check_age(value: float) -> None:
+    if not 0 <= value <= _DAYS_MAX:
+        raise BadValue(f"it is a number of days from 0 to {_DAYS_MAX}")
+
+
+def _check_count(value: int) -> None:
+    if not 0 <= value <= _RUNS_MAX:
+        raise BadValue(f"it is a number of runs from 0 to {_RUNS_MAX}")
+
+
+@attrs.frozen
+class HistoryConfig:
+    """``history:`` How long runs that are over are remembered, with their logs. In the user's own config only."""
+
+    days: float = option(
+        30.0,
+        help="Runs that ended longer ago are forgotten, with their logs; never live ones, nor what was kept. In your "
+        "own config only.",
+        check=_check_age,
+        unit="days",
+        widens=_HISTORY,
+    )
+    runs: int = option(
+        1000,
+        help="Of the runs that are over so many are remembered, the newest. In your own config only.",
+        check=_check_count,
+        widens=_HISTORY,
+    )
+
+
 @attrs.frozen
 class CoreConfig:
     """The base keys, merged from all sources. ``None`` and empty mean: not set, the run's default holds."""
@@ -334,4 +374,8 @@ class CoreConfig:
     hooks: HooksConfig = option(
         attrs.Factory(HooksConfig),
         help="Shell commands of your own at fixed points of a run.",
+    )
+    history: HistoryConfig = option(
+        attrs.Factory(HistoryConfig),
+        help="How long runs that are over are remembered.",
     )

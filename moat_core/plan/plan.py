@@ -83,9 +83,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--dry-run --json`` prints. Values given by flag are left out: they may be secrets."""
-        data = attrs.asdict(
-            self, filter=lambda field, _: field.name not in {"image", "env", "workspace", "needs_trust"}
-        )
+        left_out = {"image", "env", "workspace", "needs_trust", "identity"}
+        data = attrs.asdict(self, filter=lambda field, _: field.name not in left_out)
         return data | {
             "workspace": str(self.workspace),
             "needs_trust": [each.to_json() for each in self.needs_trust],

@@ -9,8 +9,10 @@ from typing import Any
 
 import attrs
 
+from moat_core import checks
 from moat_core.config import ConfigFile
-from moat_core.types import Mount, new_run_id
+from moat_core.errors import InvalidValue
+from moat_core.types import RUN_ID_RE, Mount, new_run_id
 
 __all__ = ["ConfigChoice", "RunRequest"]
 
@@ -18,9 +20,65 @@ ConfigChoice = str | os.PathLike[str] | Mapping[str, Any] | ConfigFile | None
 """``"workspace"``, ``"trusted"``, a path, a mapping, ``None``; or a file that was read and decided on."""
 
 
-@attrs.frozen(kw_only=True)
+def _command(value: Any, what: str) -> tuple[str, ...]:
+    return checks.items(checks.word, value, what)  # one without a program is a problem of the plan
+
+
+def _mounts(value: Any, what: str) -> tuple[Mount, ...]:
+    return checks.items(checks.instance(Mount), value, what)
+
+
+def _names(value: Any, what: str) -> tuple[str, ...]:
+    return checks.items(checks.text, value, what)
+
+
+def _env(value: Any, what: str) -> dict[str, str]:
+    return checks.mapping(checks.word, value, what)  # a name that cannot be is a problem of the plan
+
+
+def _ports(value: Any, what: str) -> dict[str, int]:
+    return checks.mapping(checks.whole, value, what)  # one that cannot be is a problem of the plan
+
+
+def _workspace(value: Any, what: str) -> Path:
+    return Path(checks.path(value, what))
+
+
+def _run_id(value: Any, what: str) -> str:
+    if not RUN_ID_RE.fullmatch(checks.text(value, what)):
+        raise InvalidValue(f"{what} must be 'run-' and 8 hex digits.")
+    return str(value)
+
+
+_CHECKS = checks.fields(
+    workspace=_workspace,
+    command=checks.optional(_command),
+    hold=checks.flag,
+    name=checks.optional(checks.text),
+    env=_env,
+    mounts=_mounts,
+    ports=_ports,
+    dependencies=_names,
+    base_image=checks.optional(checks.text),
+    runtime=checks.optional(checks.text),
+    sandbox=checks.optional(checks.flag),
+    interactive=checks.flag,
+    tty=checks.flag,
+    size=checks.optional(checks.size),
+    keep=checks.flag,
+    rebuild=checks.flag,
+    timeout_s=checks.optional(checks.positive_s),
+    options=checks.sections,
+    run_id=_run_id,
+)
+
+
+@attrs.frozen(kw_only=True, field_transformer=_CHECKS)
 class RunRequest:
     """One run, as a flag or an argument asks for it. ``None`` leaves a thing to the config or its default.
+
+    None can be made whose values cannot be passed on at all (`moat_core.checks`: `InvalidType`, `InvalidValue`, which
+    are a `TypeError` and a `ValueError`); what does not make sense together is the plan's to say, all at once.
 
     Args:
         workspace: Absolute path of the folder that appears at ``/workspace``.
@@ -68,7 +126,8 @@ class RunRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able fields, env values included: for the pipe to a supervisor, never for a file."""
-        return attrs.asdict(self) | {"workspace": str(self.workspace), "config": _config_to_json(self.config)}
+        data = attrs.asdict(self, filter=lambda field, _: field.name != "identity")
+        return data | {"workspace": str(self.workspace), "config": _config_to_json(self.config)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunRequest:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.1
 
-__all__ = ["Home", "Lock", "default_home"]
+__all__ = ["Home", "Lock", "default_home", "is_locked", "unusable"]
 
 
 def default_home(environ: Mapping[str, str] | None = None) -> str:
@@ -56,7 +56,7 @@ class Home:
             for path in (self.path, self.locks, self.runs):
                 os.makedirs(path, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(self.path, error) from error
         self.check(again=True)
 
     def check(self, *, again: bool = False) -> None:
@@ -76,7 +76,7 @@ class Home:
         try:
             found = unsafe_way(self.path) or _open_to_others(self.path, self.database, self.locks, self.runs)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(self.path, error) from error
         if found is not None:
             raise _unsafe(self.path, *found)
         self._is_checked = True
@@ -121,7 +121,8 @@ def _unsafe(home: str, path: str, found: os.stat_result, why: str) -> StoreError
     )
 
 
-def _unusable(path: str, error: OSError) -> StoreError:
+def unusable(path: str, error: OSError) -> StoreError:
+    """Return the error for a state folder that cannot be used."""
     return StoreError(
         f"The state folder {path} cannot be used: {error.strerror or error}.",
         hint="Make it writable, free some disk space, or set MOAT_HOME to another folder.",
@@ -163,7 +164,7 @@ class Lock:
             try:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise _unusable(os.path.dirname(self.path), error) from error
+                raise unusable(os.path.dirname(self.path), error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -212,7 +213,7 @@ def is_locked(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _unusable(os.path.dirname(path), error) from error
+        raise unusable(os.path.dirname(path), error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

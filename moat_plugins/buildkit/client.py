@@ -29,6 +29,8 @@ from moat_plugins.buildkit.solve import OnEvent, solve
 from moat_plugins.buildkit.wire import control
 
 if TYPE_CHECKING:
+    import ssl
+
     from moat_plugins.buildkit.session.auth import Credentials
     from moat_plugins.buildkit.session.filesend import Sink
     from moat_plugins.buildkit.session.secrets import Secret
@@ -71,18 +73,26 @@ class BuildKit:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, address: str, *, connect: Connect | None = None, version: tuple[int, int] | None = None
+        cls,
+        address: str,
+        *,
+        connect: Connect | None = None,
+        version: tuple[int, int] | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
     ) -> AsyncIterator[Self]:
         """Connect to ``tcp://host:port`` or ``unix:///path``, and to a Docker engine with ``docker+`` before it.
 
         Args:
             connect: Opens connections instead; ADDRESS is then for messages and says whether it is an engine.
             version: The engine's API version: from 1.53 on it is spoken to without an upgrade.
+            tls: How TLS is spoken there, if it is; `moat_core.tls.client_context` makes one.
+            server_name: Whose certificate is to be there; ``""``: the address's host's.
 
         Raises:
             BuildKitUnavailable: Nothing that is a BuildKit answers.
         """
-        endpoint = attrs.evolve(find_endpoint(address), version=version)
+        endpoint = attrs.evolve(find_endpoint(address, tls, server_name), version=version)
         if connect is not None:
             endpoint = attrs.evolve(endpoint, connect=connect)
         self = cls(endpoint)
@@ -94,8 +104,12 @@ class BuildKit:
                 await self._channel.aclose()
 
     @classmethod
-    async def wait_until_ready(cls, address: str, *, timeout_s: float = 30.0) -> None:
+    async def wait_until_ready(
+        cls, address: str, *, timeout_s: float = 30.0, tls: ssl.SSLContext | None = None, server_name: str = ""
+    ) -> None:
         """Wait until a BuildKit answers at ADDRESS, asking it again after 0.1 s and then ever later, at most 2 s.
+
+        TLS and SERVER_NAME are as in `connect`.
 
         Raises:
             BuildKitUnavailable: It did not within TIMEOUT_S; it tells what it answered last.
@@ -105,7 +119,7 @@ class BuildKit:
         with anyio.move_on_after(timeout_s):
             while True:
                 try:
-                    async with cls.connect(address):
+                    async with cls.connect(address, tls=tls, server_name=server_name):
                         return
                 except BuildKitUnavailable as error:
                     last = error

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from moat_core.plan import PlanBuilder
     from moat_core.types import User
 
-__all__ = ["HOST", "PORT", "STEP", "add_to_plan", "make_step"]
+__all__ = ["CERTIFICATES", "HOST", "PORT", "STEP", "add_to_plan", "make_step"]
 
 HOST = "buildkit"
 PORT = 1234
+CERTIFICATES = "/run/moat/buildkit"
+"""Where the run's user finds ``ca.pem``, ``cert.pem`` and ``key.pem``; ``buildctl --tlsdir`` takes them, too."""
 STEP = "buildkit"
 _ORDER = 55
 _BUILDX = "/usr/local/lib/moat/buildx"
@@ -25,7 +27,8 @@ _BUILDX = "/usr/local/lib/moat/buildx"
 # What `docker buildx create --driver remote` would write, which takes half a second in gVisor. buildx 0.13.
 _INSTANCE = (
     '{"Name":"moat","Driver":"remote","Nodes":[{"Name":"moat0","Endpoint":"tcp://%s:%d","Platforms":null,'
-    '"DriverOpts":null,"Flags":null,"Files":null}],"Dynamic":false}'
+    '"DriverOpts":{"cacert":"%s/ca.pem","cert":"%s/cert.pem","key":"%s/key.pem"},"Flags":null,"Files":null}],'
+    '"Dynamic":false}'
 )
 
 # Of a builder that is not the engine's own, buildx leaves the result in the builder's cache. What people mean by
@@ -111,7 +114,7 @@ def make_step(user: User, cache: str, limit: int) -> str:
     return _STEP.format(
         host=HOST,
         folder=_BUILDX,
-        instance=shlex.quote(_INSTANCE % (HOST, PORT)),
+        instance=shlex.quote(_INSTANCE % (HOST, PORT, CERTIFICATES, CERTIFICATES, CERTIFICATES)),
         owner=f"{user.uid}:{user.gid}",
         docker=_DOCKER,
         cache=cache,

@@ -8,6 +8,7 @@ prior knowledge; sessions then go through ``Control.Session``. Source: Docker En
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,13 @@ class Endpoint:
         return self.is_engine and not (self.version is not None and self.version >= _NATIVE)
 
 
-def find_endpoint(address: str) -> Endpoint:
+def find_endpoint(address: str, tls: ssl.SSLContext | None = None, server_name: str = "") -> Endpoint:
     """Read an address: ``tcp://host:port`` and ``unix:///path`` are a BuildKit daemon's, with ``docker+`` an engine's.
+
+    Args:
+        address: See above.
+        tls: How TLS is spoken there, over TCP; ``None``: it is not.
+        server_name: Whose certificate is asked for; ``""``: the host's.
 
     Raises:
         BuildKitUnavailable: It is none of these.
@@ -69,7 +75,21 @@ def find_endpoint(address: str) -> Endpoint:
     host, colon, port = rest.rpartition(":")
     if not colon or not port.isdecimal():
         raise BuildKitUnavailable(f"'{address}' names no port.", hint="Write tcp://HOST:PORT.")
-    return Endpoint(address, lambda: anyio.connect_tcp(host.strip("[]"), int(port)), is_engine)
+    if tls is None:
+        return Endpoint(address, lambda: anyio.connect_tcp(host.strip("[]"), int(port)), is_engine)
+    return Endpoint(address, _dial_tls(host.strip("[]"), int(port), tls, server_name), is_engine)
+
+
+def _dial_tls(host: str, port: int, tls: ssl.SSLContext, server_name: str) -> Connect:
+    async def connect() -> ByteStream:
+        try:
+            return await anyio.connect_tcp(
+                host, port, ssl_context=tls, tls_hostname=server_name or host, tls_standard_compatible=False
+            )
+        except ssl.SSLError as error:
+            raise OSError(error.errno, f"TLS: {error.reason or error}") from error
+
+    return connect
 
 
 async def open_grpc(endpoint: Endpoint) -> tuple[ByteStream, bytes]:

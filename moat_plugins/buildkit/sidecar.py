@@ -2,7 +2,8 @@
 
 In gVisor it runs in gVisor, with the run's own OCI runtime, and its files are in memory: on a volume gVisor has no
 overlay, nor the attributes that layers need (``failed to get capabilities xattr: bad file descriptor``). It listens on
-the run's network only, which nobody else is on; there is no TLS, since whoever is on that network is the run.
+the run's network, whose addresses every program of the engine's machine reaches, too: so it speaks mutual TLS, see
+`certificates`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import shlex
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+
 from moat_core.errors import EngineError, ImageError, SandboxUnavailable, ServiceNotReady
 from moat_core.plan import PROXY_ARGS, TRUST_ENV, trust_script
 from moat_core.runtime.facets import SidecarSpec
 from moat_core.types import Problem, Tmpfs, Volume
 from moat_plugins.buildkit.cache import VOLUME, IsKept
-from moat_plugins.buildkit.contribute import HOST, PORT
+from moat_plugins.buildkit.certificates import SERVER_FOLDER, make_certificates
+from moat_plugins.buildkit.contribute import CERTIFICATES, HOST, PORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from moat_core.lifecycle import Run
     from moat_core.plan import Plan
     from moat_core.runtime.base import Sandbox
+    from moat_core.runtime.facets import PrivateFile
 
 __all__ = ["READY_S", "make_spec", "open_sidecar"]
 
@@ -77,18 +82,23 @@ async def open_sidecar(run: Run) -> AsyncIterator[None]:
     yield
 
 
-def make_spec(plan: Plan, details: Mapping[str, str | int], cache: str = "") -> SidecarSpec:
+def make_spec(
+    plan: Plan, details: Mapping[str, str | int], cache: str = "", files: tuple[PrivateFile, ...] = ()
+) -> SidecarSpec:
     """Return the container to start.
 
     Args:
         plan: The run's; its OCI runtime is the sidecar's, too.
         details: What `moat_plugins.buildkit.contribute` left in it.
         cache: What its files are kept for across runs, see `Volume`; in gVisor they are not, but see `cache`.
+        files: Its certificate, the key of it, and who may come.
     """
     isolated = plan.sandboxed
     limit = str(int(details["cache_limit"]) // _MB)
     command = ["buildkitd", "--addr", f"tcp://0.0.0.0:{PORT}", "--root", _ROOT]
     command += ["--oci-worker-gc", "--oci-worker-gc-keepstorage", limit]
+    for flag, name in (("--tlscacert", "ca.pem"), ("--tlscert", "cert.pem"), ("--tlskey", "key.pem")):
+        command += [flag, f"{SERVER_FOLDER}/{name}"]
     proxies = {key: value for key, value in plan.image.build_args.items() if key in PROXY_ARGS}
     trust = dict(TRUST_ENV) if plan.image.trust else {}
     return SidecarSpec(
@@ -102,6 +112,7 @@ def make_spec(plan: Plan, details: Mapping[str, str | int], cache: str = "") -> 
         volumes=() if isolated else (Volume(VOLUME, _ROOT, cache=cache),),
         tmpfs=(Tmpfs(_ROOT, int(details["cache_limit"]), ("exec",)),) if isolated else (),
         dns=plan.dns,
+        files=files,
     )
 
 
@@ -127,17 +138,22 @@ async def _start(run: Run, details: Mapping[str, str | int], cache: str) -> str:
             f"The runtime {run.plan.runtime} cannot start containers beside a run's.",
             hint="A Docker engine can: --runtime docker.",
         )
-    sidecar = await runtime.sidecars.start(run, make_spec(run.plan, details, cache))
+    minted = await anyio.to_thread.run_sync(make_certificates, run.id, HOST, CERTIFICATES, run.plan.user)
+    sidecar = await runtime.sidecars.start(run, make_spec(run.plan, details, cache, minted.server))
     from moat_plugins.buildkit.api import BuildKit
     from moat_plugins.buildkit.errors import BuildKitUnavailable
 
     try:
-        await BuildKit.wait_until_ready(f"tcp://{sidecar.address}:{PORT}", timeout_s=READY_S)
+        await BuildKit.wait_until_ready(
+            f"tcp://{sidecar.address}:{PORT}", timeout_s=READY_S, tls=minted.ours, server_name=HOST
+        )
     except BuildKitUnavailable as error:
         raise ServiceNotReady(
             f"The run's BuildKit did not answer within {READY_S:g} s.",
             hint=f"{error.message}\nThe end of its log:\n{await _read_log(sidecar.sandbox)}",
         ) from error
+    for file in minted.client:
+        run.add_file(file)
     return sidecar.address
 
 

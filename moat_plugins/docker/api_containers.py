@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import AsyncIterator, Mapping
+import tarfile
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from moat_core.runtime.facets import PrivateFile
     from moat_plugins.docker.client import Engine
 
-__all__ = ["Containers", "make_filters"]
+__all__ = ["Containers", "make_archive", "make_filters"]
 
 
 class Containers:
@@ -27,6 +30,18 @@ class Containers:
             "create the container", "POST", "/containers/create", params={"name": name}, body=config
         )
         return str(made["Id"])
+
+    async def put_files(self, name: str, files: Iterable[PrivateFile]) -> None:
+        """PUT /containers/{id}/archive: put FILES into a container that has not started."""
+        if not (archive := make_archive(files)):
+            return
+        headers = {"Content-Type": "application/x-tar"}
+        async with self._engine.stream(
+            "put files into the container", "PUT", _path(name, "archive"), params={"path": "/"}, data=archive,
+            headers=headers,
+        ) as pieces:  # fmt: skip
+            async for _ in pieces:
+                pass
 
     async def start(self, name: str) -> None:
         """POST /containers/{id}/start."""
@@ -113,3 +128,21 @@ def make_filters(**filters: tuple[str, ...] | list[str]) -> str:
 
 def _path(name: str, verb: str) -> str:
     return f"/containers/{quote(name, safe='')}/{verb}"
+
+
+def make_archive(files: Iterable[PrivateFile]) -> bytes:
+    """Return a tar archive of FILES and the folders that they are in, or ``b""`` if there are none."""
+    out, folders = io.BytesIO(), set[str]()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for file in files:
+            name = file.path.strip("/")
+            folder = name.rpartition("/")[0]
+            if folder not in folders:
+                folders.add(folder)
+                entry = tarfile.TarInfo(folder)
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(entry)
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.uid, entry.gid = len(file.data), file.mode, file.uid, file.gid
+            archive.addfile(entry, io.BytesIO(file.data))
+    return out.getvalue() if folders else b""

@@ -44,12 +44,13 @@ class DockerSidecars(Sidecars):
             timeout_s=runtime.engine.timeout_s,
         )
         made = await run.acquire(container)
+        await runtime.engine.containers.put_files(made, spec.files)
         await runtime.engine.containers.start(made)
         found = await runtime.engine.containers.inspect(made)
         networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
         address = str((networks.get(network.name) or {}).get("IPAddress", ""))
         info = SandboxInfo(made, run.id, spec.role, RunState.STARTING, run.plan.name, spec.oci_runtime or "")
-        sandbox = DockerSandbox(runtime.engine, info, user="0:0", tty=False, stdin=False)
+        sandbox = DockerSandbox(runtime.engine, info, user="0:0", tty=False)
         await sandbox.refresh()
         return Sidecar(sandbox, address)
 

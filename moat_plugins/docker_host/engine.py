@@ -12,7 +12,7 @@ from moat_plugins.docker_host.policy.verdict import Refused, missing
 from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from moat_core.runtime.facets import EngineApi
     from moat_plugins.docker_host.names import Names
@@ -27,7 +27,8 @@ _SERIOUS = 500
 class Engine:
     """Short questions, each on a connection of its own, and what is known to be the run's.
 
-    Labels cannot change and ids are not given twice, so what was found to be the run's own once stays so.
+    Ids are not given twice, so what the guard saw made stays the run's own, whatever it is called. Of the rest, what is
+    proven is (`Guests`); labels alone prove nothing.
     """
 
     def __init__(self, api: EngineApi, scope: Scope, names: Names | None = None) -> None:
@@ -37,10 +38,16 @@ class Engine:
         self.execs: set[str] = set()
         self.images: set[str] = set()
         """Ids of images that the run pulled or used: it may see them in lists."""
+        self.guests = scope.guests
         self._containers: set[str] = set()
 
     async def ask(
-        self, method: str, path: str, query: Iterable[tuple[str, str]] = (), body: Any = None
+        self,
+        method: str,
+        path: str,
+        query: Iterable[tuple[str, str]] = (),
+        body: Any = None,
+        headers: Iterable[tuple[str, str]] = (),
     ) -> tuple[int, Any]:
         """Ask one thing: ``(status, parsed answer)``. PATH is without version and not quoted.
 
@@ -51,7 +58,7 @@ class Engine:
         pairs = list(query)
         target = f"/v{self.scope.version}{quote(path, safe='/:@')}" + (f"?{urlencode(pairs)}" if pairs else "")
         async with Upstream.open(self.api) as upstream:
-            await upstream.send_request(method, target, [], content)
+            await upstream.send_request(method, target, [*headers], content)
             head = await upstream.read_head()
             data = await upstream.read_body()
         try:
@@ -71,11 +78,19 @@ class Engine:
         status, found = await self.ask("GET", f"/containers/{name}/json")
         if status >= _SERIOUS:
             raise Refused(_message(found), status=status)
-        if not found or status != 200 or not self.scope.is_own(found["Config"]["Labels"]):  # noqa: PLR2004 - OK
+        if not found or status != 200:  # noqa: PLR2004 - OK
+            raise missing("container", name)
+        if not self.is_own_container(found["Id"], [found.get("Name", "")], found["Config"]["Labels"]):
             raise missing("container", name)
         self._containers.add(found["Id"])
         identity: str = found["Id"]
         return identity
+
+    def is_own_container(self, identity: str, names: Iterable[str], labels: Mapping[str, str] | None) -> bool:
+        """Tell whether the run made the container that has this id, and is called NAMES now."""
+        return identity in self._containers or any(
+            self.guests.is_own("container", name.removeprefix("/"), labels) for name in names or ()
+        )
 
     def made_container(self, identity: str) -> None:
         """Remember a container that the engine just made for the run."""
@@ -96,7 +111,9 @@ class Engine:
         status, found = await self.ask("GET", f"/networks/{any_name(name, 'network')}")
         if status != 200 or not found:  # noqa: PLR2004 - OK
             raise missing("network", name)
-        if not self.scope.is_own(found.get("Labels")) and not (use and found["Name"] == self.scope.network):
+        if not self.guests.is_own("network", found["Name"], found.get("Labels")) and not (
+            use and found["Name"] == self.scope.network
+        ):
             raise missing("network", name)
         identity: str = found["Id"]
         return identity
@@ -106,19 +123,24 @@ class Engine:
         status, found = await self.ask("GET", f"/volumes/{any_name(name, 'volume')}")
         if status != 200 or not found:  # noqa: PLR2004 - OK
             return None
-        return self.scope.is_own(found.get("Labels"))
+        return self.guests.is_own("volume", found["Name"], found.get("Labels"))
 
     async def ensure_volume(self, name: str, labels: dict[str, str], options: dict[str, str] | None = None) -> None:
-        """Make the volume NAME for the run unless it has it.
+        """Make the volume NAME for the run, with LABELS beside moat's own, unless it has it.
 
         Raises:
             Refused: Somebody else has a volume of that name.
         """
-        body = {"Name": name, "Driver": "local", "Labels": labels, "DriverOpts": options or {}}
+        body = {
+            "Name": name,
+            "Driver": "local",
+            "Labels": self.guests.sign("volume", name, labels),
+            "DriverOpts": options or {},
+        }
         status, found = await self.ask("POST", "/volumes/create", body=body)
         if status >= 300:  # noqa: PLR2004 - not OK
             raise Refused(_message(found), status=status)
-        if not self.scope.is_own(found.get("Labels")):  # the engine returns one that is there already
+        if not self.guests.is_own("volume", name, found.get("Labels")):  # the engine returns one that is there already
             raise Refused(f"moat: the volume name {name} is taken by something outside this run.", status=409)
 
     async def find_image(self, name: str) -> dict[str, Any] | None:
@@ -137,8 +159,12 @@ class Engine:
         return image
 
     def is_own_image(self, image: dict[str, Any]) -> bool:
-        """Tell whether the run made it."""
-        return self.scope.is_own((image.get("Config") or {}).get("Labels"))
+        """Tell whether the run made it; IMAGE is what GET /images/{name}/json answers."""
+        return self.guests.own_names(str(image.get("Id", "")), image.get("RepoTags") or ()) is not None
+
+    def own_names(self, image: dict[str, Any]) -> list[str]:
+        """Return which of the names of an image the run gave."""
+        return self.guests.own_names(str(image.get("Id", "")), image.get("RepoTags") or ()) or []
 
 
 def _message(found: Any) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from moat_plugins.docker_host.engine import Engine
+    from moat_plugins.docker_host.images import Making
 
 __all__ = ["filter_grpc"]
 
@@ -113,6 +114,8 @@ class _Bridge:
         self._down, self._up, self._engine = down, up, engine
         self._held: dict[int, bytearray] = {}
         self._methods: dict[int, tuple[str, _Headers]] = {}
+        self._makings: dict[int, list[Making]] = {}
+        """What is to be adopted when a call to BuildKit, by its number there, is answered."""
 
     async def read(self, side: _Side, first: bytes) -> None:
         """Handle what comes on SIDE until it ends."""
@@ -142,7 +145,7 @@ class _Bridge:
         elif isinstance(event, TrailersReceived):
             peer = side.peers[event.stream_id]
             side.ended.add(event.stream_id)
-            other.trailers[peer] = event.headers
+            other.trailers[peer] = await self._adopt(event.stream_id, event.headers)
             self._queue(other, peer, b"", 0, ends=True)
         elif isinstance(event, DataReceived):
             await self._data(side, other, event)
@@ -180,7 +183,7 @@ class _Bridge:
                 (":status", "200"),
                 ("content-type", "application/grpc"),
                 ("grpc-status", str(status)),
-                ("grpc-message", quote(message, safe=" :,.'()[]")),
+                ("grpc-message", _quote(message)),
             ],
             end_stream=True,
         )
@@ -203,13 +206,24 @@ class _Bridge:
             method, headers = self._methods.pop(number)
             data = bytes(self._held.pop(number))
             try:
-                message = await check_message(method, _unframe(data), self._engine)
+                message, makings = await check_message(method, _unframe(data), self._engine)
             except Refused as refused:
                 self._deny(number, _DENIED, refused.message)
                 return
-            self._queue(self._up, self._open(number, headers), _frame(message), 0, ends=True)
+            peer = self._open(number, headers)
+            self._makings[peer] = makings
+            self._queue(self._up, peer, _frame(message), 0, ends=True)
         elif number in side.peers and number not in side.ended:
             self._queue(other, side.peers[number], b"", 0, ends=True)
+
+    async def _adopt(self, number: int, trailers: _Headers) -> _Headers:
+        """Give what a build made its names; return the trailers of the answer, which say it if that may not be."""
+        try:
+            for making in self._makings.pop(number, ()):
+                await making.adopt(self._engine)
+        except Refused as refused:
+            return [("grpc-status", str(_DENIED)), ("grpc-message", _quote(refused.message))]
+        return trailers
 
     def _forget(self, side: _Side, other: _Side, number: int, code: Any) -> None:
         self._held.pop(number, None)
@@ -252,6 +266,10 @@ class _Bridge:
         if size and number in side.peers:
             source.http.acknowledge_received_data(size, side.peers[number])
         return True
+
+
+def _quote(message: str) -> str:
+    return quote(message, safe=" :,.'()[]")
 
 
 def _unframe(data: bytes) -> bytes:

@@ -13,6 +13,7 @@ import anyio
 from moat_core.errors import MoatError
 from moat_plugins.docker_host.client import Client, Gone, read_headers
 from moat_plugins.docker_host.engine import Engine
+from moat_plugins.docker_host.images import error_line
 from moat_plugins.docker_host.policy.call import Call, split_target
 from moat_plugins.docker_host.policy.endpoints import decide
 from moat_plugins.docker_host.policy.verdict import Forward, Refused, Reply
@@ -21,8 +22,8 @@ from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
     import h11
-    from anyio.abc import ByteStream
 
+    from moat_core.listen import Visitor
     from moat_core.runtime.facets import EngineApi
     from moat_plugins.docker_host.names import Names
     from moat_plugins.docker_host.scope import Scope
@@ -32,8 +33,8 @@ __all__ = ["Guard"]
 
 _LOG = logging.getLogger("moat.docker_host")
 _SWITCHED = 101
-_MOST_CONNECTIONS = 256
 _BAD_GATEWAY = 502
+_LINE_BYTES = 4 * 1024 * 1024
 
 OnRefusal = Callable[[str, str, Refused], Awaitable[None]]
 """Told method, path and why."""
@@ -56,22 +57,22 @@ class Guard:
         self.engine = Engine(api, scope, names)
         self._api = api
         self._on_refusal = on_refusal
-        self._room = anyio.CapacityLimiter(_MOST_CONNECTIONS)
 
-    async def serve(self, stream: ByteStream) -> None:
+    async def serve(self, visitor: Visitor) -> None:
         """Serve one connection to its end. Whatever goes wrong with it is its own matter."""
-        async with self._room:
-            client = Client(stream)
-            try:
-                while (request := await client.next_request()) is not None:
-                    if not await self._serve_one(client, request):
-                        break
-            except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-                pass
-            except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
-                _LOG.exception("The guard failed on a request.")
-            finally:
-                await anyio.aclose_forcefully(stream)
+        client = Client(visitor)
+        try:
+            while (request := await client.next_request()) is not None:
+                visitor.is_idle = False
+                if not await self._serve_one(client, request):
+                    break
+                visitor.is_idle = True
+        except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+            pass
+        except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
+            _LOG.exception("The guard failed on a request.")
+        finally:
+            visitor.close()
 
     async def _serve_one(self, client: Client, request: h11.Request) -> bool:
         """Return whether the connection can take another request."""
@@ -171,17 +172,40 @@ async def _pump(client: Client, upstream: Upstream) -> None:
 
 
 async def _relay(client: Client, upstream: Upstream, head: Head, verdict: Forward | None = None) -> None:
-    transform = verdict.transform if verdict is not None else None
-    if transform is not None and 200 <= head.status < 300:  # noqa: PLR2004 - OK
-        answer = await transform(json.loads(await upstream.read_body()))
+    if verdict is None or not 200 <= head.status < 300:  # noqa: PLR2004 - OK
+        verdict = None  # the engine's refusal is passed on as it is
+    elif verdict.transform is not None:
+        answer = await verdict.transform(json.loads(await upstream.read_body()))
         keep = ("api-version", "docker-experimental", "ostype", "server")
         await client.answer(head.status, answer, {name: value for name, value in head.headers if name in keep})
         return
-    if verdict is not None and verdict.on_success is not None and 200 <= head.status < 300:  # noqa: PLR2004 - OK
+    elif verdict.on_success is not None:
         await verdict.on_success()
-    await client.begin(head)
-    while piece := await upstream.read_piece():
-        await client.send(piece)
-    if verdict is not None and verdict.on_end is not None:
-        await verdict.on_end()
+    line, on_end = (verdict.line, verdict.on_end) if verdict is not None else (None, None)
+    await client.begin(head, is_whole=line is None and on_end is None)
+    await _pass_on(client, upstream, line)
+    if on_end is not None and (last := await _end(on_end)):
+        await client.send(last)
     await client.end()
+
+
+async def _end(on_end: Callable[[], Awaitable[bytes]]) -> bytes:
+    try:
+        return await on_end()
+    except Refused as refused:
+        return error_line(refused)
+
+
+async def _pass_on(client: Client, upstream: Upstream, change: Callable[[bytes], bytes] | None) -> None:
+    """Pass a body on; if it is to be changed, line by line."""
+    held = b""
+    while piece := await upstream.read_piece():
+        if change is not None:
+            *lines, held = (held + piece).split(b"\n")
+            piece = b"".join(change(line + b"\n") for line in lines)
+            if len(held) > _LINE_BYTES:
+                raise Refused("moat: the engine's answer has a line without an end.", status=_BAD_GATEWAY)
+        if piece:
+            await client.send(piece)
+    if change is not None and held and (last := change(held)):
+        await client.send(last)

@@ -73,6 +73,8 @@ class Names:
                 return
             guests = []
             for item in listed:
+                if not engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels")):
+                    continue
                 status, found = await engine.ask("GET", f"/containers/{item['Id']}/json")
                 if status == _OK:
                     guests.append(found)

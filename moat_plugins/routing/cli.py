@@ -263,8 +263,8 @@ def _caller() -> User | None:
 
 
 def _serve_here(home: Path, port: int | None, section: ProxyConfig, user: User | None, *, as_json: bool) -> None:
+    from moat_core.http.serve import run
     from moat_plugins.routing.config import DEFAULT_PORT
-    from moat_plugins.routing.http.serve import run
     from moat_plugins.routing.serve import run_proxy
 
     if (running := find(home)) is not None:
@@ -290,7 +290,7 @@ def _tell(running: Running, *, as_json: bool) -> None:
 
 
 def _authority() -> Path:
-    from moat_plugins.routing.certificates import Authority
+    from moat_plugins.routing.certificates import open_ca
 
     if _caller() is not None:
         raise UsageError(
@@ -298,7 +298,7 @@ def _authority() -> Path:
             hint="Run it without sudo; what needs root is told, command by command.",
         )
     folder = make_folder(_home(None)) / "ca"
-    Authority.open(str(folder))
+    open_ca(str(folder))
     return folder
 
 

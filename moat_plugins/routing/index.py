@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import anyio
 import anyio.to_thread
 
-from moat_plugins.routing.http.answer import Answer, Streamed
+from moat_core.http.answer import Answer, Streamed
 from moat_plugins.routing.pages import assets, errors, index, log
 from moat_plugins.routing.pages.accept import Asker, is_foreign, wants_events
 from moat_plugins.routing.pages.state import OVER
@@ -20,7 +20,7 @@ from moat_plugins.routing.runs import LogReader
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moat_plugins.routing.http.answer import Deferred, Said
+    from moat_core.http.answer import Deferred, Said
     from moat_plugins.routing.pages.state import RunView, Site
     from moat_plugins.routing.runs import Runs
 

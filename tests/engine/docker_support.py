@@ -40,6 +40,7 @@ class FakeRun:
         self.locks = Path(folder) / "locks"
         self.labels = {"moat.run-id": plan.run_id, "moat.name": plan.name, "moat.owner": OWNER}
         self.hosts = {}
+        self.files = []
         self.image = plan.image.reference
         self.grace_s = 10.0
         self.main_ended = None
@@ -111,7 +112,7 @@ class FakeUpkeep:
 async def open_run(address, folder, **fields):
     """A FakeRun with an open connection; what it acquired is released at the end."""
     with anyio.fail_after(60):  # a test that hangs fails
-        async with Connections() as connections:
+        async with Connections(folder) as connections:
             run = FakeRun(make_plan(**fields), address, folder, connections)
             try:
                 yield run
@@ -125,7 +126,9 @@ async def open_live(address, folder, **fields):
     """A run with its network and container: ``(run, sandbox)``."""
     async with open_run(address, folder, **fields) as run, AsyncExitStack() as stack:
         await stack.enter_async_context(open_network(run))
-        yield run, await stack.enter_async_context(open_sandbox(run))
+        sandbox = await stack.enter_async_context(open_sandbox(run))
+        await sandbox.admit()
+        yield run, sandbox
 
 
 async def get_engine(run):

@@ -8,8 +8,8 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 
-from moat_plugins.routing.http.answer import Answer
-from moat_plugins.routing.http.proxy import Proxy
+from moat_core.http.answer import Answer
+from moat_core.http.proxy import Proxy
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: web.app.localhost:8080\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

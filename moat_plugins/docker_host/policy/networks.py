@@ -41,6 +41,8 @@ _DRIVER_OPTIONS = {
 _PRIVATE_4 = [ipaddress.IPv4Network("172.16.0.0/12")]
 """What Docker takes by itself. The rest of the private ranges may be reached through the machine's default gateway."""
 _PRIVATE_6 = [ipaddress.IPv6Network("fc00::/7")]
+_FILTERS_IPV6 = 46
+"""From this minor version on (Docker 27) the engine keeps its networks apart in IPv6, too."""
 
 
 def check_network(body: Any, scope: Scope) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def check_network(body: Any, scope: Scope) -> dict[str, Any]:
         "Driver": one_of("", "bridge", "default", why="other networks than bridges are the machine's own"),
         "Scope": one_of("", "local"),
         "EnableIPv4": boolean,
-        "EnableIPv6": boolean,
+        "EnableIPv6": boolean if scope.speaks(_FILTERS_IPV6) else _no_ipv6,
         "Internal": boolean,
         "Attachable": boolean,
         "Ingress": deny("the run has no swarm"),
@@ -83,9 +85,12 @@ def check_network(body: Any, scope: Scope) -> dict[str, Any]:
     }
     made = shape(table(fields), body)
     made["Name"] = check_name(made.get("Name", ""), "a network")
-    made["Labels"] = made.get("Labels") or dict(scope.marks)
+    made["Labels"] = made.get("Labels") or {}
     made["Driver"] = "bridge"
     return made
+
+
+_no_ipv6: Rule = deny("engines older than Docker 27 let everybody reach the networks that they give IPv6")
 
 
 def _subnet(value: Any, where: str) -> Any:
@@ -102,25 +107,39 @@ def _subnet(value: Any, where: str) -> Any:
         raise refuse(f"the range {wanted}", "the machine's own traffic to these addresses would go to the network")
     if any(ipaddress.ip_address(each_) in wanted for each_ in read_name_servers()):
         raise refuse(f"the range {wanted}", "the machine's name server is in it")
-    if wanted.version == 4 and any(wanted.overlaps(each_) for each_ in read_routes()):  # noqa: PLR2004 - as in IPv4
+    if any(wanted.version == each_.version and wanted.overlaps(each_) for each_ in read_routes()):
         raise refuse(
             f"the range {wanted}", "the machine has a way to these addresses already; leave the choice to Docker"
         )
     return found
 
 
-def read_routes(path: str = "/proc/net/route") -> list[ipaddress.IPv4Network]:
-    """Return where this machine's routes lead, the default ones left out (proc(5))."""
-    try:
-        with open(path, encoding="ascii") as file:
-            lines = [line.split() for line in file.readlines()[1:]]
-    except OSError:
-        return []
-    return [
+def read_routes(
+    path: str = "/proc/net/route", path_6: str = "/proc/net/ipv6_route"
+) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return where this machine's routes lead, the default ones left out (proc(5)).
+
+    Its own addresses are among those of IPv6, and so are ranges that it has made unreachable.
+    """
+    four = [
         ipaddress.IPv4Network((_address(words[1]), str(_address(words[7]))))
-        for words in lines
+        for words in _read_table(path)[1:]
         if len(words) > 7 and int(words[7], 16)  # noqa: PLR2004 - the mask's column
     ]
+    six = [
+        ipaddress.IPv6Network((int(words[0], 16), int(words[1], 16)), strict=False)
+        for words in _read_table(path_6)
+        if len(words) > 1 and int(words[1], 16)
+    ]
+    return [*four, *six]
+
+
+def _read_table(path: str) -> list[list[str]]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return [line.split() for line in file]
+    except OSError:
+        return []
 
 
 def read_name_servers(path: str = "/etc/resolv.conf") -> list[str]:
@@ -163,7 +182,7 @@ def check_volume(body: Any, scope: Scope) -> dict[str, Any]:
     made = shape(table(fields), body)
     if made.get("Name"):
         made["Name"] = check_name(made["Name"], "a volume")
-    made["Labels"] = made.get("Labels") or dict(scope.marks)
+    made["Labels"] = made.get("Labels") or {}
     return made
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.images import hide_names, own_images
+from moat_plugins.docker_host.policy.fields import hide_labels
 from moat_plugins.docker_host.policy.verdict import Reply, refuse
 from moat_plugins.docker_host.scope import BIND_LABEL
 
@@ -100,26 +103,52 @@ async def no_swarm(call: Call) -> Reply:  # noqa: ARG001 - an endpoint
 
 
 async def own_events(call: Call) -> Forward:
-    """Tell what happens to the run's own objects."""
-    return call.forward(query=call.with_own())
+    """Tell what happens to the run's own containers; no event of another kind tells whose it is."""
+
+    def line(data: bytes) -> bytes:
+        event = json.loads(data) if data.strip() else {}
+        actor = event.get("Actor") or {}
+        found = actor.get("Attributes") or {}
+        if event.get("Type") != "container":
+            return b""
+        if not call.engine.is_own_container(str(actor.get("ID", "")), [str(found.get("name", ""))], found):
+            return b""
+        event["Actor"] = {**actor, "Attributes": hide_labels(found)}
+        return json.dumps(event).encode() + b"\n"
+
+    return call.forward(query=call.with_own(), line=line)
 
 
 async def usage(call: Call) -> Forward:
     """Tell how much space the run's own objects take."""
-    is_own = call.scope.is_own
+    engine = call.engine
+    own = await own_images(engine)
 
     async def only_own(answer: Any) -> Any:
-        images = [item for item in answer.get("Images") or [] if is_own(item.get("Labels"))]
-        volumes = [item for item in answer.get("Volumes") or [] if is_own(item.get("Labels"))]
+        images = [hide_names(engine, item) for item in answer.get("Images") or [] if item.get("Id") in own]
+        containers = [
+            item
+            for item in answer.get("Containers") or []
+            if engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        ]
+        volumes = [
+            item
+            for item in answer.get("Volumes") or []
+            if engine.guests.is_own("volume", item["Name"], item.get("Labels")) and not item["Labels"].get(BIND_LABEL)
+        ]
         return {
             "LayersSize": sum(item.get("Size", 0) for item in images),
             "Images": images,
-            "Containers": [item for item in answer.get("Containers") or [] if is_own(item.get("Labels"))],
-            "Volumes": [item for item in volumes if not item["Labels"].get(BIND_LABEL)],
+            "Containers": [_without_ours(item) for item in containers],
+            "Volumes": [_without_ours(item) for item in volumes],
             "BuildCache": [],
         }
 
     return call.forward(transform=only_own)
+
+
+def _without_ours(item: Any) -> Any:
+    return {**item, "Labels": hide_labels(item.get("Labels"))}
 
 
 async def session(call: Call) -> Forward:

@@ -59,7 +59,8 @@ class Forward:
         grpc: What flows both ways is gRPC of BuildKit's, and filtered.
         transform: Makes the answer to the client from the parsed JSON of a 2xx answer.
         on_success: Called before a 2xx answer is passed on.
-        on_end: Called when an answer that is passed on as it comes is over.
+        line: Makes of each line of an answer that is passed on as it comes the one to send; ``b""`` is none.
+        on_end: Called when such an answer is over; returns what is sent after it. What it refuses is said there.
     """
 
     method: str
@@ -72,7 +73,8 @@ class Forward:
     grpc: bool = False
     transform: Callable[[Any], Awaitable[Any]] | None = None
     on_success: Callable[[], Awaitable[None]] | None = None
-    on_end: Callable[[], Awaitable[None]] | None = None
+    line: Callable[[bytes], bytes] | None = None
+    on_end: Callable[[], Awaitable[bytes]] | None = None
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.frame import json_answer, page_answer
 from moat_plugins.routing.pages.index import badges, endpoint_list

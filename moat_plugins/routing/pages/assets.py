@@ -7,7 +7,7 @@ import functools
 import hashlib
 from importlib import resources
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages.policy import asset_headers
 
 __all__ = ["ASSETS", "asset", "hash_of", "read"]

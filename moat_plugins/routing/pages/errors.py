@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.index import endpoint_list
 from moat_plugins.routing.pages.markup import Element, Node, el

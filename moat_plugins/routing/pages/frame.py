@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages import policy
 from moat_plugins.routing.pages.assets import hash_of, read
 from moat_plugins.routing.pages.markup import Child, Element, el, render

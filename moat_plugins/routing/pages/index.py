@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.frame import index_answer, json_answer
 from moat_plugins.routing.pages.markup import Element, Node, el, to_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from moat_plugins.routing.http.answer import Answer, Streamed
+from moat_core.http.answer import Answer, Streamed
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.frame import index_answer, json_answer
 from moat_plugins.routing.pages.index import badges

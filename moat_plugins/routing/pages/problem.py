@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.frame import json_answer, page_answer
 from moat_plugins.routing.pages.markup import Node, el

@@ -17,8 +17,9 @@ from moat_core.types import Output
 from moat_plugins import buildkit, gvisor
 from moat_plugins.buildkit import sidecar as sidecar_module
 from moat_plugins.buildkit.cache import FOLDER, IsKept, hold_kept
+from moat_plugins.buildkit.certificates import make_certificates
 from moat_plugins.buildkit.config import DEFAULT_IMAGE
-from moat_plugins.buildkit.contribute import STEP
+from moat_plugins.buildkit.contribute import CERTIFICATES, STEP
 from moat_plugins.buildkit.sidecar import make_spec, open_sidecar
 
 DETAILS = {"mode": "on", "image": "x/buildkit:1", "cache_limit": 5_000_000_000}
@@ -65,7 +66,8 @@ class FakeRun:
 
     def __init__(self, plan, locks, sidecars):
         self.plan, self.locks, self.name = plan, locks, plan.name
-        self.sidecars, self.hosts, self.warned = sidecars, {}, []
+        self.sidecars, self.hosts, self.warned, self.files = sidecars, {}, [], []
+        self.id = plan.run_id
         self.kept = IsKept(here=True)
 
     def get(self, kind):
@@ -86,6 +88,9 @@ class FakeRun:
 
     def add_host(self, name, address):
         self.hosts[name] = address
+
+    def add_file(self, file):
+        self.files.append(file)
 
 
 def test_it_comes_with_an_engine_inside_only(dind):
@@ -174,6 +179,26 @@ def quick(monkeypatch):
     monkeypatch.setattr(sidecar_module, "PORT", 1)  # tcpmux: nobody listens
 
 
+def test_only_who_has_a_certificate_of_the_runs_gets_in(dind):
+    """Both sides show one; keys are in files of their owners' alone, and in no argv, environment or text of a plan."""
+    plan = dind().freeze()
+    minted = make_certificates("run-0000abcd", "buildkit", CERTIFICATES, plan.user)
+    spec = make_spec(plan, DETAILS, "fox", minted.server)
+    for flag, name in (("--tlscacert", "ca"), ("--tlscert", "cert"), ("--tlskey", "key")):
+        assert f"{flag} /run/moat-tls/{name}.pem" in spec.command[-1]
+    assert {(file.path, file.uid, file.mode) for file in spec.files} == {
+        (f"/run/moat-tls/{name}.pem", 0, 0o400) for name in ("ca", "cert", "key")
+    }
+    assert {(file.path, file.uid, file.mode) for file in minted.client} == {
+        (f"{CERTIFICATES}/{name}.pem", plan.user.uid, 0o400) for name in ("ca", "cert", "key")
+    }
+    keys = {file.data for file in (*minted.server, *minted.client) if file.path.endswith("/key.pem")}
+    assert len(keys) == 2
+    assert "PRIVATE" not in repr((spec, minted, plan))
+    (step,) = (step for step in plan.init_steps if step.name == STEP)
+    assert f'"key":"{CERTIFICATES}/key.pem"' in step.script
+
+
 async def test_not_ready_is_an_error_with_its_log(dind, tmp_path, quick):
     """With the mode `on`, the run fails; the hint has the log's end and the way to go without."""
     run = FakeRun(dind().freeze(), tmp_path, FakeSidecars())
@@ -183,6 +208,7 @@ async def test_not_ready_is_an_error_with_its_log(dind, tmp_path, quick):
     assert "no such luck" in raised.value.hint
     assert "`buildkit: off`" in raised.value.hint
     assert run.hosts == {}
+    assert run.files == []
 
 
 @pytest.mark.parametrize("error", [None, ImageError("There is no such image.")])

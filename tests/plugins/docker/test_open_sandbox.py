@@ -31,7 +31,7 @@ def make_run(runtime, locks, network):
 
     plan = PlanBuilder(run_id="run-00000001", name="a", runtime="docker", workspace=Path("/")).freeze()
     fields = {"image": "x", "labels": {}, "hosts": {}, "grace_s": 10.0, "locks": locks}
-    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=lambda kind: network, **fields)
+    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=lambda kind: network, files=[], **fields)
 
 
 @pytest.mark.parametrize(("network", "tries"), [(RunNetwork(SHARED, shared=True), 2), (RunNetwork("own"), 1)])
@@ -49,7 +49,7 @@ async def test_shared_network_that_has_gone_is_made_again(scripted, tmp_path, ne
             await stream.send(answer(NETWORK))
 
     async with scripted(script) as (_, engine):
-        runtime = DockerRuntime(engine)
+        runtime = DockerRuntime(engine, str(tmp_path))
         engine.ready_networks.add(SHARED)
         run = make_run(runtime, tmp_path, network)
         if network.shared:

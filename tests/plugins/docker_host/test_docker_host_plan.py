@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import stat
 
-import attrs
 import pytest
 
 from moat_core.errors import HostError
 from moat_core.plan import TRUST_BUNDLE, PlanBuilder
 from moat_plugins import docker_host
-from moat_plugins.docker_host.certificates import make_context, mint
 from moat_plugins.docker_host.config import ALLOWANCES
 from moat_plugins.docker_host.folder import GuardFolder, listen_in, write_private
 from moat_plugins.docker_host.raw import judge
@@ -137,51 +134,6 @@ def test_a_socket_in_a_folder_with_a_long_name(tmp_path):
     with listen_in(str(folder), "docker.sock", os.geteuid(), os.getegid()) as listener:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         assert stat.S_IMODE((folder / "docker.sock").stat().st_mode) == 0o600
-
-
-def shake(server, client, name):
-    """Do a TLS handshake in memory; returns what the server learnt of the client."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    there = server.wrap_bio(to_server, to_client, server_side=True)
-    here = client.wrap_bio(to_client, to_server, server_hostname=name)
-    for _ in range(4):
-        for side in (here, there):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-    try:
-        here.read(1)
-    except ssl.SSLWantReadError:
-        pass
-    return there.getpeercert()
-
-
-def client_context(minted, *, certificate=True, trust=None, folder=None):
-    context = ssl.create_default_context(cadata=(trust or minted).ca.decode())
-    if certificate:
-        path = folder / "client.pem"
-        path.write_bytes(minted.client + minted.client_key)
-        context.load_cert_chain(path)
-    return context
-
-
-def test_only_this_runs_certificate_is_good(tmp_path):
-    """The name and the address match; no certificate, another run's and the server's own are refused."""
-    minted, other = (mint(run, "docker.moat.internal", "172.20.0.1") for run in ("run-0000abcd", "run-ffffffff"))
-    server = make_context(minted)
-    for name in ("docker.moat.internal", "172.20.0.1"):
-        assert shake(server, client_context(minted, folder=tmp_path), name)
-    with pytest.raises(ssl.SSLError):
-        shake(server, client_context(minted, folder=tmp_path), "other.name")
-    with pytest.raises(ssl.SSLError):
-        shake(server, client_context(minted, certificate=False), "docker.moat.internal")
-    with pytest.raises(ssl.SSLError):
-        shake(server, client_context(other, trust=minted, folder=tmp_path), "docker.moat.internal")
-    swapped = attrs.evolve(minted, client=minted.server, client_key=minted.server_key)
-    with pytest.raises(ssl.SSLError):
-        shake(server, client_context(swapped, folder=tmp_path), "docker.moat.internal")
-    assert "PRIVATE" not in repr(minted)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from routing_tls import blind, hello
 
 from moat_core.errors import StoreError
+from moat_core.tls import contexts, kept
+from moat_core.tls.leaves import MOST_LEAVES
 from moat_core.types import is_name
-from moat_plugins.routing import certificates
-from moat_plugins.routing.certificates import MOST_LEAVES, Authority, is_constrained, to_host
+from moat_plugins.routing.certificates import is_constrained, open_ca, to_host
 
 HOST = "web.agent.localhost"
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -51,7 +52,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def authority(folder):
-    return Authority.open(folder)
+    return open_ca(folder)
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def certify(key, names, public_key, *extensions):
 def forge(folder, *names):
     """A server whose certificate the stolen key of FOLDER has signed for NAMES."""
     key, stolen = ec.generate_private_key(ec.SECP256R1()), load_key(folder)
-    issuer = Authority.open(folder).certificate.subject
+    issuer = open_ca(folder).certificate.subject
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(stolen.public_key())
     alternatives = x509.SubjectAlternativeName(names)
     leaf = certify(stolen, (issuer, x509.Name([])), key.public_key(), alternatives, signer)
@@ -134,7 +135,7 @@ def test_the_ca_is_for_localhost_only(authority):
 
 def test_its_name_tells_it_from_others_and_not_whose_it_is(authority, tmp_path):
     """Each is called by its key; the user's and the machine's names are in nothing that it signs."""
-    other = Authority.open(str(tmp_path / "other"))
+    other = open_ca(str(tmp_path / "other"))
     assert other.certificate.subject != authority.certificate.subject
     name = authority.certificate.subject.rfc4514_string()
     digest = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
@@ -143,7 +144,7 @@ def test_its_name_tells_it_from_others_and_not_whose_it_is(authority, tmp_path):
 
 def test_a_ca_is_made_once(folder):
     """The next one who opens it gets the same; nobody else can read its key."""
-    first, second = Authority.open(folder), Authority.open(folder)
+    first, second = open_ca(folder), open_ca(folder)
     assert first.certificate == second.certificate
     modes = {name: stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode) for name in os.listdir(folder)}
     assert modes == {"ca.pem": 0o644, "ca-key.pem": 0o600, "ca.lock": 0o600}
@@ -156,7 +157,7 @@ def test_the_modes_are_ours_whatever_the_umask(folder, umask):
     os.mkdir(folder)
     before = os.umask(umask)
     try:
-        Authority.open(folder)
+        open_ca(folder)
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(os.path.join(folder, "ca-key.pem")).st_mode) == 0o600
@@ -165,10 +166,10 @@ def test_the_modes_are_ours_whatever_the_umask(folder, umask):
 
 OPEN = """
 import sys
-from moat_plugins.routing.certificates import Authority
+from moat_plugins.routing.certificates import open_ca
 sys.stdin.readline()
-authority = Authority.open(sys.argv[1])
-certificate, key = authority.certificate, authority._key
+authority = open_ca(sys.argv[1])
+certificate, key = authority.certificate, authority._authority._key
 assert certificate.public_key() == key.public_key()
 print(certificate.serial_number)
 """
@@ -178,7 +179,7 @@ print(certificate.serial_number)
 def test_processes_that_start_at_once_end_with_one_ca(folder, before):
     """Ten of them, let go together: also where they all find one that is of no use."""
     if before == "damage":
-        Authority.open(folder)
+        open_ca(folder)
         damage("ca.pem", b"lost")(folder)
     argv, pipe = [sys.executable, "-c", OPEN, folder], subprocess.PIPE
     processes = [subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(10)]
@@ -187,7 +188,7 @@ def test_processes_that_start_at_once_end_with_one_ca(folder, before):
         process.stdin.flush()
     said = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0] * 10, said
-    assert {out for out, _ in said} == {b"%d\n" % Authority.open(folder).certificate.serial_number}
+    assert {out for out, _ in said} == {b"%d\n" % open_ca(folder).certificate.serial_number}
 
 
 def test_who_dies_while_making_one_leaves_nothing_in_the_way(folder):
@@ -195,18 +196,18 @@ def test_who_dies_while_making_one_leaves_nothing_in_the_way(folder):
     os.mkdir(folder, 0o700)
     for name in ("ca.pem.new", "ca-key.pem.new"):
         damage(name, b"half")(folder)
-    Authority.open(folder)
+    open_ca(folder)
     assert sorted(os.listdir(folder)) == ["ca-key.pem", "ca.lock", "ca.pem"]
 
 
 def test_whoever_holds_the_lock_for_ever_is_named(folder, monkeypatch):
     """A wait has an end."""
-    monkeypatch.setattr(certificates, "_LOCK_S", 0.1)
+    monkeypatch.setattr(kept, "_LOCK_S", 0.1)
     os.mkdir(folder, 0o700)
     with open(os.path.join(folder, "ca.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match=r"ca\.lock: somebody holds it"):
-            Authority.open(folder)
+            open_ca(folder)
 
 
 def damage(name, data):
@@ -219,7 +220,7 @@ def lock_key(folder):
 
 def unbind(folder):
     """A CA for the whole world, with the right key: what a thief of the folder would like to have trusted."""
-    key, name = load_key(folder), Authority.open(folder).certificate.subject
+    key, name = load_key(folder), open_ca(folder).certificate.subject
     damage("ca.pem", certify(key, (name, name), key.public_key(), x509.BasicConstraints(ca=True, path_length=0)))(
         folder
     )
@@ -251,35 +252,35 @@ DAMAGES = {
 @pytest.mark.parametrize("act", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_ca_is_made_anew(folder, act, caplog):
     """And stays; whoever trusted the old one is told where there was one."""
-    old = Authority.open(folder).certificate
+    old = open_ca(folder).certificate
     act(folder)
     had = os.path.exists(os.path.join(folder, "ca.pem"))
     with caplog.at_level(logging.WARNING, "moat.routing"):
-        new = Authority.open(folder).certificate
+        new = open_ca(folder).certificate
     assert new != old
     assert is_constrained(new)
     assert ("moat proxy ca trust" in caplog.text) == had
-    assert Authority.open(folder).certificate == new
+    assert open_ca(folder).certificate == new
 
 
 @pytest.mark.parametrize(("days", "kept"), [(0, True), (3650 - 31, True), (3650 - 29, False), (4000, False)])
 def test_a_ca_that_ends_soon_is_made_anew(folder, days, kept):
     """Before any leaf would have to end with it."""
     clock = Clock(NOW)
-    old = Authority.open(folder, clock=clock).certificate
+    old = open_ca(folder, clock=clock).certificate
     clock.pass_days(days)
-    assert (Authority.open(folder, clock=clock).certificate == old) == kept
+    assert (open_ca(folder, clock=clock).certificate == old) == kept
 
 
 def test_a_clock_that_is_behind_costs_nobody_their_ca(folder):
     """It is an error that says so: the CA that browsers trust stays."""
     clock = Clock(NOW)
-    old = Authority.open(folder, clock=clock).certificate
+    old = open_ca(folder, clock=clock).certificate
     clock.pass_days(-30)
     with pytest.raises(StoreError, match="clock"):
-        Authority.open(folder, clock=clock)
+        open_ca(folder, clock=clock)
     clock.pass_days(30)
-    assert Authority.open(folder, clock=clock).certificate == old
+    assert open_ca(folder, clock=clock).certificate == old
 
 
 def replace(name, act):
@@ -317,10 +318,10 @@ STRANGE = {
 @pytest.mark.parametrize(("act", "words"), STRANGE.values(), ids=STRANGE)
 def test_what_others_could_have_had_a_hand_in_is_not_used(folder, act, words):
     """It is an error that names it and says what to do; nothing is changed."""
-    Authority.open(folder)
+    open_ca(folder)
     act(folder)
     with pytest.raises(StoreError) as caught:
-        Authority.open(folder)
+        open_ca(folder)
     assert words in caught.value.message
     assert "chmod 600" in caught.value.hint
 
@@ -328,7 +329,7 @@ def test_what_others_could_have_had_a_hand_in_is_not_used(folder, act, words):
 @pytest.mark.parametrize("name", ["", "ca.pem", "ca-key.pem"])
 def test_what_belongs_to_another_user_is_not_used(folder, name, monkeypatch):
     """Neither the folder nor a file in it."""
-    Authority.open(folder)
+    open_ca(folder)
     strange = os.stat(os.path.join(folder, name)).st_ino
     real = os.fstat
 
@@ -336,16 +337,16 @@ def test_what_belongs_to_another_user_is_not_used(folder, name, monkeypatch):
         found = real(descriptor)
         return os.stat_result([*found[:4], found.st_uid + 1, *found[5:10]]) if found.st_ino == strange else found
 
-    monkeypatch.setattr(certificates.os, "fstat", fstat)
+    monkeypatch.setattr(kept.os, "fstat", fstat)
     with pytest.raises(StoreError, match="another user"):
-        Authority.open(folder)
+        open_ca(folder)
 
 
 def test_a_folder_that_others_may_read_is_closed(folder):
     """That is harmless: the key in it was not theirs to read."""
-    first = Authority.open(folder)
+    first = open_ca(folder)
     os.chmod(folder, 0o755)
-    assert Authority.open(folder).certificate == first.certificate
+    assert open_ca(folder).certificate == first.certificate
     assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
 
 
@@ -356,11 +357,11 @@ def test_a_disk_that_takes_nothing_is_an_error_of_ours(folder, monkeypatch, erro
     def fail(_descriptor):
         raise error
 
-    monkeypatch.setattr(certificates.os, "fsync", fail)
+    monkeypatch.setattr(kept.os, "fsync", fail)
     with pytest.raises(StoreError, match=error.strerror):
-        Authority.open(folder)
+        open_ca(folder)
     monkeypatch.undo()
-    Authority.open(folder)
+    open_ca(folder)
 
 
 TAKEN = {
@@ -489,7 +490,7 @@ def test_a_host_has_one_certificate_however_it_is_spelt(authority, client):
 def test_a_leaf_is_renewed_while_the_router_runs(folder):
     """Ten days before its end; and when the clock is set back to before its beginning."""
     clock = Clock()
-    authority = Authority.open(folder, clock=clock)
+    authority = open_ca(folder, clock=clock)
     server = authority.context()
     serials = []
     for days in (0, 19, 2, 200, -250):
@@ -504,7 +505,7 @@ def test_a_leaf_is_renewed_while_the_router_runs(folder):
 def test_no_leaf_outlives_the_ca(folder):
     """One that did would be refused by some clients; with an expired CA there is an alert, not a traceback."""
     clock = Clock()
-    authority = Authority.open(folder, clock=clock)
+    authority = open_ca(folder, clock=clock)
     server = authority.context()
     clock.pass_days(3649)
     assert read_leaf(shake(server, blind(), HOST)).not_valid_after_utc == authority.certificate.not_valid_after_utc
@@ -532,7 +533,7 @@ def test_a_lack_of_descriptors_costs_one_connection(authority, client, monkeypat
 
     server = authority.context()
     with monkeypatch.context() as patch:
-        patch.setattr(certificates.os, "memfd_create", fail, raising=False)
+        patch.setattr(contexts.os, "memfd_create", fail, raising=False)
         with pytest.raises(ssl.SSLError):
             shake(server, client, HOST)
     shake(server, client, HOST)
@@ -541,7 +542,7 @@ def test_a_lack_of_descriptors_costs_one_connection(authority, client, monkeypat
 def test_without_memory_files_keys_are_lent_by_private_ones(authority, client, monkeypatch, tmp_path):
     """As on macOS; they are gone afterwards."""
     monkeypatch.delattr(os, "memfd_create", raising=False)
-    monkeypatch.setattr(certificates.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(contexts.tempfile, "tempdir", str(tmp_path / "tmp"))
     os.mkdir(tmp_path / "tmp")
     shake(authority.context(), client, HOST)
     assert os.listdir(tmp_path / "tmp") == []

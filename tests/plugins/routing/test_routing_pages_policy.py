@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from moat_plugins.routing.http.answer import Answer
+from moat_core.http.answer import Answer
 from moat_plugins.routing.pages import accept, errors
 from moat_plugins.routing.pages.accept import Asker
 from moat_plugins.routing.pages.agent import agent_page

@@ -11,7 +11,7 @@ import pytest
 from routing_world import Backend, free_port, routing
 
 from moat_core.store.log import LogWriter
-from moat_plugins.routing.certificates import Authority
+from moat_plugins.routing.certificates import open_ca
 
 pytestmark = pytest.mark.moat(plugins=["routing"])
 
@@ -483,7 +483,7 @@ async def test_the_index_is_not_on_the_agents_names(net, zoo):
 async def test_https_is_routed_as_http_is(world, moat, tmp_path):
     """On the same port; the certificate is for the name that is asked for, and links are https."""
     folder = str(tmp_path / "ca")
-    context = Authority.open(folder).context()
+    context = open_ca(folder).context()
     client = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
     async with (
         serving(world, "fox", "owl"),

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from moat_core.errors import StoreError
-from moat_plugins.routing.certificates import Authority
+from moat_plugins.routing.certificates import open_ca
 from moat_plugins.routing.trust import Machine, Ran, is_trusted, run, trust, untrust
 
 PROGRAMS = ("certutil", "update-ca-certificates", "apt-get")
@@ -121,7 +121,7 @@ def install(tmp_path, *programs):
 @pytest.fixture
 def ca(tmp_path):
     """The path of a real one."""
-    Authority.open(str(tmp_path / "ca"))
+    open_ca(str(tmp_path / "ca"))
     return str(tmp_path / "ca" / "ca.pem")
 
 
@@ -139,7 +139,7 @@ def anchors(tmp_path):
 
 def renew(ca):
     os.unlink(ca)
-    Authority.open(os.path.dirname(ca))
+    open_ca(os.path.dirname(ca))
 
 
 def test_every_store_that_is_there_trusts_it(ca, machine, commands, tmp_path):
@@ -199,7 +199,7 @@ def test_another_cas_certificate_is_not_ours_to_remove(ca, machine, commands, tm
     """Not even if it goes by the same name."""
     trust(ca, machine)
     theirs = tmp_path / "theirs"
-    Authority.open(str(theirs))
+    open_ca(str(theirs))
     pem = (theirs / "ca.pem").read_text()
     (anchor,) = (tmp_path / "root/usr/local/share/ca-certificates").iterdir()
     anchor.write_text(pem)

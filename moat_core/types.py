@@ -82,7 +82,6 @@ class Problem:
         message: One sentence.
         hint: What to do.
         where: ``agent.yaml:3``, ``--mount``, a plugin's name …
-        severity: ``error`` stops a plan; a ``warning`` is shown.
     """
 
     message: str
@@ -139,8 +138,7 @@ class Tmpfs:
     """Memory-backed scratch space.
 
     Args:
-        target: Absolute path in the container.
-        size_bytes: Upper limit.
+        target: Absolute path in the container; ``size_bytes`` is its upper limit.
         options: Further mount options as the engine takes them (``exec``, ``mode=1777``).
     """
 
@@ -231,16 +229,18 @@ class ImageSpec:
 class InitStep:
     """A piece of POSIX sh that `moat-init` runs as root, before privileges are dropped and the command starts.
 
-    Steps run in the order of ``order`` (then of addition), in subshells, under ``set -eu``; one that fails ends the run
-    with its message. Only what every Debian base has may be called, and every process costs milliseconds in gVisor.
+    Steps run by ``order`` (then as added), in subshells, under ``set -eu``; one that fails ends the run, and is named.
+    Only what every Debian base has may be called, and every process costs milliseconds in gVisor. Root has nothing of
+    the run's environment; its PATH is `moat_core.plan.ROOT_PATH`, its folder ``/``.
 
     Args:
         name: For messages.
         script: The sh text. Values from outside go in through `shlex.quote`.
         order: Lower comes first; 50 is the middle.
         as_user: Run it as the run's user, in the working folder, after all of root's; it prints to stderr.
-        inline: Run it as a function of root's, not in a subshell: a fork less (16 ms in gVisor). It ends early by
-            ``return``, never ``exit``, and leaves no options, traps or variables (but ``moat_*``) behind.
+        inline: Run it as a function of root's: a fork less (16 ms in gVisor). It ends early by ``return``, never
+            ``exit``, and leaves no options, traps or variables (but ``moat_*``) behind.
+        env: Those of the run's variables that it wants all the same: data, never what programs obey. Not inline.
     """
 
     name: str
@@ -248,6 +248,7 @@ class InitStep:
     order: int = 50
     as_user: bool = False
     inline: bool = False
+    env: tuple[str, ...] = ()
 
 
 @attrs.frozen(field_transformer=checks.fields(
@@ -259,9 +260,9 @@ class Command:
 
     Args:
         argv: Program and arguments; no shell is involved.
-        env: Added to the container's environment.
+        env: Added to the run's environment.
         cwd: Working folder; ``None`` is the run's.
-        user: ``None`` is the run's; ``"root"`` or ``"uid:gid"`` else.
+        user: ``None`` is the run's; ``"root"`` or ``"uid:gid"`` else, who finds nothing of the run's environment.
         tty: Give it a pseudo-terminal; stdout and stderr are then one.
         stdin: Give it a standard input (``write``, ``close_stdin``); else it reads end-of-file at once.
         size: Rows and columns of the terminal.
@@ -363,7 +364,6 @@ class Check:
 
     Args:
         name: What was looked at.
-        status: ``ok``, ``warning`` or ``error``.
         message: One sentence.
         fix: The command or the step that mends it.
     """

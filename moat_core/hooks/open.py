@@ -54,7 +54,7 @@ def moat_open_services(run: Run) -> AbstractAsyncContextManager[None] | None:
 
 @spec.context(exactly_one=True)
 def moat_open_sandbox(run: Run) -> AbstractAsyncContextManager[Sandbox] | None:
-    """Create and start the run's container and yield it once its init steps are done.
+    """Create and start the run's container, held (`Sandbox.admit`), and yield it; core lets it begin.
 
     A runtime's plugin returns ``None`` unless ``run.plan.runtime`` is its own. None or two answers is an error.
     The output of the main process must be attached before it starts, so that not a byte is lost.

@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 from moat_core.errors import HookContractError, HostError, RunError, SandboxGone
 from moat_core.events import PhaseStarted, RunEnded, RunMoved, RunStarted
 from moat_core.ledger import follow_moves
+from moat_core.lifecycle.insist import insist_on_plan, insist_on_started
 from moat_core.lifecycle.mounts import check_mounts
 from moat_core.lifecycle.run import Outcome, Run, RunResult
 
@@ -73,11 +74,13 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
 
             await run.emit(PhaseStarted(run.id, "open"))
             await _enter_all(run, "moat_open_run")
+            await _step(run, insist_on_plan)
             await _step(run, opened.hold_mounts)
             await _step(run, _resolve_image)
             await _enter_all(run, "moat_open_network")
             await _enter_all(run, "moat_open_services")
             await _open_sandbox(run)
+            await _step(run, insist_on_started)
             await _enter_all(run, "moat_open_endpoints")
 
             if not run.cancel_requested:

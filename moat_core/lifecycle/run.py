@@ -211,9 +211,22 @@ class Run:
             raise HookContractError("The plan may only be replaced in moat_open_run.")
         self.plan = plan
 
-    def provide(self, value: object, kind: type[Any] | None = None) -> None:
-        """Offer VALUE to other plugins, under its class or KIND."""
-        self._provided[kind or type(value)] = value
+    def provide(self, value: object, kind: type[Any] | None = None, *, replace: bool = False) -> None:
+        """Offer VALUE to other plugins, under its class or KIND.
+
+        Args:
+            replace: Whoever asks from now on gets this one, although there is one already.
+
+        Raises:
+            HookContractError: There is one already: two plugins would not know of each other.
+        """
+        key = kind or type(value)
+        if key in self._provided and not replace:
+            raise HookContractError(
+                f"There is a {key.__qualname__} in the run {self.name} already.",
+                hint="Only one can be got: ask for its replacement with replace=True, or offer another type.",
+            )
+        self._provided[key] = value
 
     def get(self, kind: type[T]) -> T:
         """Return what was provided as KIND.

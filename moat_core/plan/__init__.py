@@ -1,6 +1,8 @@
 """From what was asked for (`RunRequest`) to what will be (`Plan`), by way of `PlanBuilder`. Pure."""
 
 from moat_core.plan.builder import DEFAULT_IMAGE, PlanBuilder
+from moat_core.plan.claims import check_honours, find_demands, list_demands
+from moat_core.plan.environment import ENV_PREFIX, ROOT_PATH, hide_env, make_env, reveal_env
 from moat_core.plan.gate import hold_init, word
 from moat_core.plan.image import PROXY_ARGS, finish_image, image_tag
 from moat_core.plan.init import READY, make_init
@@ -13,8 +15,10 @@ from moat_core.plan.trust import TRUST_BUNDLE, TRUST_ENV, TRUST_EXTRAS, trust_sc
 
 __all__ = [
     "DEFAULT_IMAGE",
+    "ENV_PREFIX",
     "PROXY_ARGS",
     "READY",
+    "ROOT_PATH",
     "TRUST_BUNDLE",
     "TRUST_ENV",
     "TRUST_EXTRAS",
@@ -24,14 +28,20 @@ __all__ = [
     "PlanBuilder",
     "RunRequest",
     "as_text",
+    "check_honours",
+    "find_demands",
     "finish_image",
+    "hide_env",
     "hold_init",
     "image_tag",
+    "list_demands",
+    "make_env",
     "make_init",
     "make_plan",
     "offered_dependencies",
     "random_name",
     "raw_words",
+    "reveal_env",
     "runtimes",
     "trust_script",
     "word",

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
@@ -47,6 +48,7 @@ class PlanBuilder:
     user: User = attrs.field(factory=User)
     oci_runtime: str | None = None
     privileged: str = ""
+    sandbox: bool | None = None
     sandboxed: bool = False
     network: Literal["bridge", "none"] = "bridge"
     own_network: bool = False
@@ -77,6 +79,7 @@ class PlanBuilder:
     _init_steps: list[InitStep] = attrs.field(factory=list)
     _notes: list[Note] = attrs.field(factory=list)
     _workspace_identity: tuple[int, int] | None = None
+    _claims: dict[str, str] = attrs.field(factory=dict)
 
     @contextmanager
     def contributing(self, origin: str) -> Iterator[None]:
@@ -170,10 +173,30 @@ class PlanBuilder:
         return {port.endpoint: port.number for port in self._ports.values()}
 
     def add_init_step(
-        self, name: str, script: str, *, order: int = 50, as_user: bool = False, inline: bool = False
+        self,
+        name: str,
+        script: str,
+        *,
+        order: int = 50,
+        as_user: bool = False,
+        inline: bool = False,
+        env: tuple[str, ...] = (),
     ) -> None:
         """Add a piece of sh for `moat-init`; see `InitStep`."""
-        self._init_steps.append(InitStep(name, script, order, as_user, inline))
+        self._init_steps.append(InitStep(name, script, order, as_user, inline, env))
+
+    def claim(self, *names: str) -> None:
+        """Say that this plugin takes up what was asked for under NAMES: ``sandbox``, ``hooks.pre_run``.
+
+        They are those of `RunRequest` and of the config's base keys. What was asked for and is claimed by nobody is an
+        error of the plan.
+        """
+        self._claims |= dict.fromkeys(names, self.origin)
+
+    @property
+    def claims(self) -> Mapping[str, str]:
+        """What is claimed so far -> by which plugin."""
+        return MappingProxyType(self._claims)
 
     def note(self, text: str) -> None:
         """Say in ``--dry-run`` what was contributed and why, where the plan itself does not show it."""
@@ -210,6 +233,7 @@ class PlanBuilder:
             oci_runtime=self.oci_runtime,
             privileged=self.privileged,
             volumes=tuple(self._volumes.values()),
+            sandbox=self.sandbox,
             sandboxed=self.sandboxed,
             network=self.network,
             own_network=self.own_network,

@@ -14,6 +14,8 @@ from moat_core.hooks.dispatch import unknown
 from moat_core.host_path import nobody, resolve
 from moat_core.plan.builder import PlanBuilder
 from moat_core.plan.ceiling import exceeds, fill, limits_of
+from moat_core.plan.claims import ask_sandbox, check_honours, check_taken_up
+from moat_core.plan.environment import ENV_PREFIX
 from moat_core.plan.init import make_init
 from moat_core.plan.names import random_name
 from moat_core.types import Problem
@@ -81,6 +83,7 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, gi
     plan.command = None if request.hold else request.command or core.command
     plan.limits = limits_of(config)
     plan.network = core.network
+    plan.sandbox = ask_sandbox(request, config)
     plan.dns = core.container.dns
     plan.stdin = request.interactive or (core.interactive and not request.hold)
     plan.tty, plan.size = request.tty, request.size
@@ -97,9 +100,12 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, gi
     _add_what_the_user_wants(request, config, plan)
 
     frozen = plan.freeze()
+    _check_env(plan, frozen)
     found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
     found += exceeds(frozen, request, config)
     found += _find_bytes(frozen)
+    found += check_taken_up(request, config, plan.claims)
+    found += check_honours(frozen, runtimes(dispatcher)[plan.runtime])
     problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
     if problems:
         raise PlanError(problems)
@@ -153,6 +159,12 @@ def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
 
 def _is_port(endpoint: str, number: int) -> bool:
     return is_name(endpoint) and 1 <= number <= _MAX_PORT
+
+
+def _check_env(plan: PlanBuilder, frozen: Plan) -> None:
+    for key, item in frozen.env.items():
+        if key.startswith(ENV_PREFIX):
+            plan.problem(f"{key} cannot be set: moat hands variables over under such names.", where=item.origin)
 
 
 def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuilder) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from moat_core.config import Widening
+from moat_core.plan.claims import ASKS
 from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User, Volume
 
 __all__ = ["Note", "Plan"]
@@ -22,9 +23,21 @@ class Note:
     text: str
 
 
+def _own(default: Any = attrs.NOTHING) -> Any:
+    """Return a field that core itself sees to, or that only says something."""
+    return attrs.field(default=default, metadata={ASKS: ()})
+
+
+def _asks(nothing: object) -> Any:
+    """Return a field that asks something of a runtime unless it is NOTHING; see `moat_core.plan.claims`."""
+    return attrs.field(metadata={ASKS: (nothing,)})
+
+
 @attrs.frozen(kw_only=True)
 class Plan:
     """One run, decided. Two plans from the same request, config and files are equal.
+
+    What a field asks for, a runtime has to say that it honours (ADR 23); a new field asks until it says otherwise.
 
     Args:
         command: ``None``: no command of its own; the container waits for ``exec``.
@@ -34,7 +47,9 @@ class Plan:
             all, and then programs may gain privileges, too.
         privileged: Why the container must be privileged, which is root on the engine's machine; ``""``: it is not.
         oci_runtime: What the engine shall start the container with; ``None`` is its default.
-        sandboxed: Whether that isolates more than the kernel's namespaces do.
+        sandbox: Whether it is to be isolated by more than the kernel's namespaces: ``True`` insists, ``None`` is the
+            default and means the same where it can be had, ``False``: somebody asked for less.
+        sandboxed: Whether the OCI runtime does isolate more.
         network: ``bridge`` reaches the world; ``none`` does not.
         own_network: The run needs a segment of its own, because several containers of it must see each other.
         hosts: Name -> address for ``/etc/hosts``; `Run.add_host` adds what is only known later.
@@ -46,40 +61,41 @@ class Plan:
             said that the file is trusted.
     """
 
-    run_id: str
-    name: str
-    runtime: str
-    workspace: Path
-    command: tuple[str, ...] | None
-    image: ImageSpec
-    env: Mapping[str, EnvValue]
-    mounts: tuple[Mount, ...]
-    tmpfs: tuple[Tmpfs, ...]
-    volumes: tuple[Volume, ...]
-    user: User
-    groups: tuple[int, ...]
-    capabilities: Mapping[str, str]
-    privileged: str
-    oci_runtime: str | None
-    sandboxed: bool
-    network: Literal["bridge", "none"]
-    own_network: bool
-    hosts: Mapping[str, str]
-    dns: tuple[str, ...]
-    ports: tuple[Port, ...]
-    init_steps: tuple[InitStep, ...]
-    limits: Limits
-    working_dir: str
-    tty: bool
-    size: tuple[int, int] | None
-    stdin: bool
-    keep: bool
-    rebuild: bool
-    timeout_s: float | None
-    warnings: tuple[Problem, ...]
-    notes: tuple[Note, ...]
-    details: Mapping[str, Any]
-    needs_trust: tuple[Widening, ...] = ()
+    run_id: str = _own()
+    name: str = _own()
+    runtime: str = _own()
+    workspace: Path = _own()
+    command: tuple[str, ...] | None = _asks(None)
+    image: ImageSpec = attrs.field()
+    env: Mapping[str, EnvValue] = _asks({})
+    mounts: tuple[Mount, ...] = _asks(())
+    tmpfs: tuple[Tmpfs, ...] = _asks(())
+    volumes: tuple[Volume, ...] = _asks(())
+    user: User = _asks(User())
+    groups: tuple[int, ...] = _asks(())
+    capabilities: Mapping[str, str] = attrs.field()
+    privileged: str = _asks("")
+    oci_runtime: str | None = _asks(None)
+    sandbox: bool | None = _own()
+    sandboxed: bool = _own()
+    network: Literal["bridge", "none"] = _asks("bridge")
+    own_network: bool = _asks(False)
+    hosts: Mapping[str, str] = _asks({})
+    dns: tuple[str, ...] = _asks(())
+    ports: tuple[Port, ...] = _asks(())
+    init_steps: tuple[InitStep, ...] = _asks(())
+    limits: Limits = _asks(Limits(pids=0))
+    working_dir: str = _asks("/")
+    tty: bool = _asks(False)
+    size: tuple[int, int] | None = _asks(None)
+    stdin: bool = _asks(False)
+    keep: bool = _asks(False)
+    rebuild: bool = _asks(False)
+    timeout_s: float | None = _own()
+    warnings: tuple[Problem, ...] = _own()
+    notes: tuple[Note, ...] = _own()
+    details: Mapping[str, Any] = _own()
+    needs_trust: tuple[Widening, ...] = _own(())
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--dry-run --json`` prints. Values given by flag are left out: they may be secrets."""

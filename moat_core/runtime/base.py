@@ -7,7 +7,7 @@ and say so, nobody asks which runtime it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 import attrs
@@ -48,12 +48,16 @@ class RuntimeInfo:
             agent's), ``id``; of containers only that are proven to be of the state folder HOME, see
             `moat_core.runtime.proof`. It raises OSError when the engine does not answer. Its package's ``__init__``
             is not run: it may import its sibling modules, but nothing that is made there.
+        honours: What of a plan it does, by the names of `moat_core.plan.list_demands`: ``mounts``,
+            ``mounts.read_only``, ``limits.memory_bytes``. A run that asks for anything else is refused, so name only
+            what is really done; `moat_core.testing.RuntimeConformance` looks.
     """
 
     name: str
     load: str
     summary: str = ""
     probe: str = ""
+    honours: frozenset[str] = frozenset()
 
 
 @attrs.frozen
@@ -92,6 +96,9 @@ class SandboxInfo:
     oom_killed: bool = False
     ports: Mapping[int, int] = attrs.field(factory=dict)
     """Port in the container -> port on 127.0.0.1."""
+    started_with: Mapping[str, Any] = attrs.field(factory=dict)
+    """What the engine says it started the container with, by the names of `moat_core.plan.list_demands`, as far as it
+    says: core compares it with the plan before the command starts to matter."""
 
 
 @attrs.frozen
@@ -253,6 +260,14 @@ class Runtime(ABC):
     def api(self) -> EngineApi | None:
         """Return the engine's own API, if it has one of Docker's kind."""
         return None
+
+    async def isolation(self) -> str:
+        """Return what separates each of its containers from the user's kernel whatever OCI runtime it has, in words.
+
+        ``a virtual machine``, say; ``""``: nothing does. A run that is not isolated by its OCI runtime is let start
+        only here, or where somebody asked for less.
+        """
+        return ""
 
     async def oci_runtimes(self) -> OciRuntimes | None:
         """Return what containers can be started with, asked once a connection; ``None``: no such choice."""

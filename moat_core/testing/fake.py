@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moat_core.hooks import hookimpl
+from moat_core.plan import list_demands
 from moat_core.runtime.base import RuntimeInfo
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from moat_core.config import Config
     from moat_core.ledger import Resource, Upkeep
     from moat_core.lifecycle import Run
-    from moat_core.plan import RunRequest
+    from moat_core.plan import PlanBuilder, RunRequest
     from moat_core.runtime.base import Sandbox
     from moat_core.types import Leftover
 
@@ -25,9 +26,21 @@ def moat_register_runtimes() -> list[RuntimeInfo]:
     """Offer the runtime ``fake``."""
     return [
         RuntimeInfo(
-            _NAME, "moat_core.testing.fakes:FakeRuntime", "Files in a folder.", probe="moat_core.testing.probe:states"
+            _NAME,
+            "moat_core.testing.fakes:FakeRuntime",
+            "Files in a folder.",
+            probe="moat_core.testing.probe:states",
+            honours=list_demands(),  # nothing really runs, so nothing is exceeded
         )
     ]
+
+
+@hookimpl
+def moat_add_to_plan(plan: PlanBuilder) -> None:
+    """Take up what built-in plugins would: a test loads only those that it is about."""
+    plan.claim("workspace", "base_image", "dependencies")
+    if plan.runtime == _NAME:
+        plan.claim("sandbox")
 
 
 @hookimpl

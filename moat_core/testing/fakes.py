@@ -62,6 +62,10 @@ class FakeRuntime(Runtime):
         """See `Runtime`."""
         await anyio.lowlevel.checkpoint()
 
+    async def isolation(self) -> str:
+        """See `Runtime`."""
+        return "that nothing really runs"
+
     async def find_sandboxes(self, run_id: str | None = None) -> list[SandboxInfo]:
         """See `Runtime`."""
         async with self.calling("find_containers"):

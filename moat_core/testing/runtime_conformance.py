@@ -18,7 +18,8 @@ import anyio
 import pytest
 
 from moat_core.errors import RuntimeUnavailable, SandboxGone
-from moat_core.plan import runtimes
+from moat_core.lifecycle.insist import insist_on_plan, insist_on_started
+from moat_core.plan import find_demands, list_demands, runtimes
 from moat_core.runtime.load import load_attribute
 from moat_core.types import RunState
 
@@ -86,6 +87,16 @@ class RuntimeConformance:
         assert entry["oci_runtime"] in {"", live.oci_runtime}  # what would take another question is left out
         with pytest.raises(OSError):  # noqa: PT011 - any will do
             probe(self.nowhere, 1.0, moat.home.path)
+
+    async def test_it_honours_what_it_claims(self, live: RunHandle, moat: Moat) -> None:
+        """Its claims are names of demands, the live run's are among them, and the engine says that they were met."""
+        honours = runtimes(moat.dispatcher)[self.runtime.name].honours
+        assert honours <= list_demands(), "a misspelt claim claims nothing"
+        assert set(find_demands(live.run.plan)) <= honours
+        started = (await live.sandbox.refresh()).started_with
+        assert set(started) <= honours
+        await insist_on_plan(live.run)
+        await insist_on_started(live.run)
 
     async def test_a_stopped_container_has_ended_for_everybody(self, live: RunHandle) -> None:
         """`stop` returns when it has; again it is nothing; `wait` and `refresh` agree, and no command runs."""

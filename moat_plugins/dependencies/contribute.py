@@ -17,6 +17,7 @@ __all__ = ["add_to_plan"]
 
 def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
     """Set the image of PLAN: a base as it is, or one with a Dockerfile, to be built once."""
+    plan.claim("base_image", "dependencies", "hooks.post_build", "hooks.post_build_root")
     base = request.base_image or config.core.base_image
     if request.base_image is not None:
         try:

@@ -36,6 +36,7 @@ def moat_add_config(schema: ConfigSchema) -> None:
 def moat_register_runtimes() -> Iterable[RuntimeInfo]:
     """Bring the runtime ``docker``."""
     from moat_core.runtime.base import RuntimeInfo
+    from moat_plugins.docker.honours import HONOURS
 
     return [
         RuntimeInfo(
@@ -43,6 +44,7 @@ def moat_register_runtimes() -> Iterable[RuntimeInfo]:
             "moat_plugins.docker.runtime:DockerRuntime",
             "containers of a Docker engine",
             "moat_plugins.docker.probe:states",
+            HONOURS,
         )
     ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moat_core.plan import hold_init, make_init
+from moat_core.plan import hide_env, hold_init, make_env, make_init
 from moat_core.types import InitStep
 from moat_plugins.docker import labels
 
@@ -28,6 +28,7 @@ __all__ = [
     "make_limits",
     "make_name",
     "make_privileges",
+    "make_start_env",
     "make_tmpfs",
 ]
 
@@ -53,25 +54,28 @@ def make_config(
     network: str,
     volumes: Sequence[dict[str, Any]] = (),
     stop_s: int = 10,
+    image_env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return how to create the run's container.
 
     Args:
         image: Reference that the engine has.
+        image_env: What it was built with (``ENV``).
         labels_: The run's own.
         hosts: Name -> address, beside the plan's.
         network: Name of the engine's network, or ``none``.
         volumes: Entries of ``HostConfig.Mounts`` beside the plan's mounts.
         stop_s: Seconds between SIGTERM and SIGKILL when somebody else stops it.
     """
+    init = make_init(with_terminal_size(plan), image_env)
     config: dict[str, Any] = {
         "Image": image,
         "Hostname": plan.name,
         "User": "0:0",  # the init steps are root's; the last of them drops to the plan's user
         "WorkingDir": plan.working_dir,
-        "Entrypoint": list(hold_init(make_init(with_terminal_size(plan)), tty=plan.tty, stdin=plan.stdin)),
+        "Entrypoint": list(hold_init(init, tty=plan.tty, stdin=plan.stdin)),
         "Cmd": [],
-        "Env": make_env(plan),
+        "Env": make_start_env(plan, image_env or {}),
         "Labels": _make_labels(plan, labels_),
         "Tty": plan.tty,
         "OpenStdin": True,  # `hold_init` waits for a word there, whether or not the command reads it
@@ -89,16 +93,13 @@ def make_config(
     return config
 
 
-def make_env(plan: Plan) -> list[str]:
-    """Return ``KEY=value`` lines: the plan's, and who one is where the plan does not say."""
-    env = {
-        "MOAT_RUN_ID": plan.run_id,
-        "MOAT_NAME": plan.name,
-        "HOME": plan.user.home,
-        "USER": plan.user.name,
-        "LOGNAME": plan.user.name,
-    } | {key: item.value for key, item in plan.env.items()}
-    return [f"{key}={value}" for key, value in env.items()]
+def make_start_env(plan: Plan, image_env: Mapping[str, str]) -> list[str]:
+    """Return the engine's ``Env``: what `moat-init` makes the run's variables of, and nothing that acts by itself.
+
+    A name without ``=`` takes the image's own away (Docker Engine, ``ReplaceOrAppendEnvVars``).
+    """
+    hidden = hide_env(make_env(plan, image_env))
+    return [f"{key}={value}" for key, value in hidden.items()] + sorted(set(image_env) - set(hidden))
 
 
 def with_terminal_size(plan: Plan) -> Plan:

@@ -24,7 +24,7 @@ from moat_plugins.docker.kill import MARK, signal_tree
 from moat_plugins.docker.process import SIGNALS, StreamProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from moat_core.types import Command
     from moat_plugins.docker.client import Engine
@@ -161,12 +161,13 @@ class ExecProcess(StreamProcess):
 
 @asynccontextmanager
 async def open_exec(
-    engine: Engine, container: str, command: Command, *, user: str, sets_size: bool = True
+    engine: Engine, container: str, command: Command, *, user: str, env: Sequence[str] = (), sets_size: bool = True
 ) -> AsyncIterator[ExecProcess]:
     """Start COMMAND in CONTAINER; leaving before its end kills all of its tree.
 
     Args:
         user: ``uid:gid``, for a command that names none.
+        env: See `make_exec_config`.
         sets_size: See `make_exec_config`.
 
     Raises:
@@ -176,7 +177,7 @@ async def open_exec(
     mark = secrets.token_hex(8)
     with gone_if_missing():
         exec_id = await engine.containers.create_exec(
-            container, make_exec_config(command, mark, user, sets_size=sets_size)
+            container, make_exec_config(command, mark, user, env=env, sets_size=sets_size)
         )
         # Shielded: what is cancelled between its start and our knowing of it could not be killed.
         with anyio.CancelScope(shield=True):
@@ -210,10 +211,13 @@ async def _end(process: ExecProcess) -> None:
             pass  # and so is the command
 
 
-def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool = True) -> dict[str, Any]:
+def make_exec_config(
+    command: Command, mark: str, user: str, *, env: Sequence[str] = (), sets_size: bool = True
+) -> dict[str, Any]:
     """Return the body of POST /containers/{id}/exec for COMMAND.
 
     Args:
+        env: Beside COMMAND's own: ``KEY=value`` sets, ``KEY`` takes away what the container was started with.
         sets_size: The OCI runtime gives the terminal its size before the program starts.
     """
     command = as_text(command)
@@ -223,7 +227,7 @@ def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool 
         argv = ["/bin/sh", "-c", _SET_SIZE, "moat-tty", f"{rows:d}", f"{columns:d}", *argv]
     config: dict[str, Any] = {
         "Cmd": argv,
-        "Env": [f"{key}={value}" for key, value in command.env.items()] + [f"{MARK}={mark}"],
+        "Env": [*env, *(f"{key}={value}" for key, value in command.env.items()), f"{MARK}={mark}"],
         "User": user,
         "Tty": command.tty,
         "AttachStdin": command.stdin,

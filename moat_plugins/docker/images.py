@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from moat_core.errors import EngineError, EngineTimeout, HostError
 from moat_plugins.docker import built
 from moat_plugins.docker.context import read_config
+from moat_plugins.docker.environment import ImageEnv
 from moat_plugins.docker.errors import image_error
 from moat_plugins.docker.filelock import hold_lock
 from moat_plugins.docker.runtime import connect_run
@@ -62,6 +63,7 @@ async def resolve_image(run: Run) -> str:
 
     before = await look()
     if before is not None and not wants_new:
+        run.provide(ImageEnv.of(before), replace=True)  # it is asked again for an image that went away
         return str(before["Id"]) if is_built else reference
     if before is None and spec.dockerfile is None and policy == "never":
         raise image_error(
@@ -80,11 +82,12 @@ async def resolve_image(run: Run) -> str:
             elif not await _is_built_by_others(run, spec):
                 await build_image(engine, spec, tell, no_cache=run.plan.rebuild)
             run.progress(task, "done", finished=True)
-        if not is_built:
-            return reference
-        made = str((await engine.images.inspect(reference))["Id"])
-        built.remember(runtime.home, runtime.address, reference, made)
-    return made
+        # Asked for once more even if it was there before the lock: what was built is meant by its id.
+        now = await engine.images.find(reference) or {}
+        if is_built:
+            built.remember(runtime.home, runtime.address, reference, str(now.get("Id")))
+    run.provide(ImageEnv.of(now), replace=True)
+    return str(now["Id"]) if is_built else reference
 
 
 async def _is_built_by_others(run: Run, spec: ImageSpec) -> bool:

@@ -7,13 +7,14 @@ for; then its release removes it.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from moat_core.errors import EngineError, ImageError, MoatError, SandboxUnavailable
+from moat_core.errors import EngineError, HookContractError, ImageError, MoatError, SandboxUnavailable
 from moat_core.runtime.base import SandboxInfo
 from moat_core.runtime.facets import RunNetwork
 from moat_core.types import Problem, RunState
 from moat_plugins.docker.container import make_config, make_name
+from moat_plugins.docker.environment import ImageEnv
 from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.network import ensure_shared
 from moat_plugins.docker.resources import DockerContainer
@@ -22,7 +23,7 @@ from moat_plugins.docker.sandbox import DockerSandbox
 from moat_plugins.docker.volumes import make_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from moat_core.lifecycle import Run
     from moat_plugins.docker.runtime import DockerRuntime
@@ -64,18 +65,18 @@ async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:
     """Create it. What `moat clean` removed since we looked is made again, once: the image, the shared network."""
     plan = run.plan
     try:
-        container = await _acquire(run, runtime, run.image)
+        container, config = await _acquire(run, runtime, run.image)
     except ImageError:
-        container = await _acquire(run, runtime, await resolve_image(run))
+        container, config = await _acquire(run, runtime, await resolve_image(run))
     except EngineError as error:
         await _make_network_again(run, runtime, error)
-        container = await _acquire(run, runtime, run.image)
+        container, config = await _acquire(run, runtime, run.image)
     info = SandboxInfo(container, run.id, "main", RunState.STARTING, plan.name, plan.oci_runtime or "")
     user = f"{plan.user.uid}:{plan.user.gid}"
-    return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, is_idle=plan.command is None)
+    return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, is_idle=plan.command is None, env=config["Env"])
 
 
-async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
+async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> tuple[str, dict[str, Any]]:
     config = make_config(
         run.plan,
         image=image,
@@ -84,11 +85,22 @@ async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
         network=run.get(RunNetwork).name,
         volumes=await make_volumes(run, runtime, run.plan.volumes),
         stop_s=max(1, round(run.grace_s)),
+        image_env=await _find_image_env(run, runtime, image),
     )
     container = DockerContainer(runtime.address, make_name(run.id), config, timeout_s=runtime.engine.timeout_s)
     made: str = await run.acquire(container)
     await runtime.engine.containers.put_files(made, run.files)
-    return made
+    return made, config
+
+
+async def _find_image_env(run: Run, runtime: DockerRuntime, image: str) -> Mapping[str, str]:
+    """Return what `resolve_image` saw; another plugin's answer to ``moat_resolve_image`` is looked at here."""
+    try:
+        return run.get(ImageEnv).values
+    except HookContractError:
+        found = await runtime.engine.images.find(image)
+        run.provide(ImageEnv.of(found or {}))
+        return run.get(ImageEnv).values
 
 
 async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> None:

@@ -84,6 +84,11 @@ class DockerRuntime(Runtime):
 
         return DockerApi(self)
 
+    async def isolation(self) -> str:
+        """See `Runtime`: the virtual machine that a desktop's engine, or one of another system, is in."""
+        known = await self.oci_runtimes()
+        return "the engine's virtual machine" if known.is_desktop or known.engine_os != "linux" else ""
+
     async def oci_runtimes(self) -> OciRuntimes:
         """See `Runtime`; GET /info, asked once a connection."""
         info = await self.engine.info()
@@ -173,7 +178,23 @@ def make_info(found: Mapping[str, Any], *, is_here: bool = True) -> SandboxInfo:
         exit_code=int(state["ExitCode"]) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
         ports=_make_ports((found.get("NetworkSettings") or {}).get("Ports") or {}) if is_here else {},
+        started_with=_read_started(host),
     )
+
+
+def _read_started(host: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``HostConfig`` says of limits and isolation; 0 and ``null`` are what nobody asked for.
+
+    A rootless engine without cgroups drops the limit of processes that every run has: it is told where it is there.
+    """
+    started = {
+        "oci_runtime": host.get("Runtime") or "",
+        "network": "none" if host.get("NetworkMode") == "none" else "bridge",
+        "privileged": bool(host.get("Privileged")),
+        "limits.memory_bytes": host.get("Memory") or None,
+        "limits.cpus": (host.get("NanoCpus") or 0) / 1_000_000_000 or None,
+    }
+    return started | ({"limits.pids": host["PidsLimit"]} if host.get("PidsLimit") else {})
 
 
 def _make_ports(found: Mapping[str, Any]) -> dict[int, int]:

@@ -16,6 +16,7 @@ from moat_core.plan import word
 from moat_core.runtime.base import Sandbox
 from moat_core.types import RunState
 from moat_plugins.docker import labels
+from moat_plugins.docker.environment import make_exec_env
 from moat_plugins.docker.exec import open_exec
 from moat_plugins.docker.frames import Demultiplexer
 from moat_plugins.docker.gone import gone_if_missing
@@ -47,10 +48,14 @@ class DockerSandbox(Sandbox):
         user: ``uid:gid`` of the run's user.
         tty: The main process has a terminal.
         is_idle: It has no command of its own, and is ready when the init steps are done.
+        env: The ``Env`` that it was created with, see `moat_plugins.docker.container.make_start_env`.
     """
 
-    def __init__(self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, is_idle: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, is_idle: bool = False, env: Sequence[str] = ()
+    ) -> None:
         self.info = info
+        self._env = tuple(env)
         self._engine = engine
         self._user = user
         self._tty = tty
@@ -68,7 +73,7 @@ class DockerSandbox(Sandbox):
         config = found["Config"]
         user = (config.get("Labels") or {}).get(labels.USER) or config.get("User") or "0:0"
         info = make_info(found, is_here=engine.endpoint.is_here)
-        sandbox = cls(engine, info, user=user, tty=config["Tty"])
+        sandbox = cls(engine, info, user=user, tty=config["Tty"], env=config.get("Env") or ())
         sandbox._found, sandbox._admitted = found, found["State"].get("StartedAt", "")
         return sandbox
 
@@ -115,7 +120,8 @@ class DockerSandbox(Sandbox):
         """See `Sandbox`."""
         # Only runc and its kin are known to; gVisor is known not to.
         sets_size = self.info.oci_runtime in _SETS_SIZE
-        return open_exec(self._engine, self.info.id, command, user=self._user, sets_size=sets_size)
+        env = make_exec_env(self._env, is_own=command.user is None or _uid(command.user) == _uid(self._user))
+        return open_exec(self._engine, self.info.id, command, user=self._user, env=env, sets_size=sets_size)
 
     @asynccontextmanager
     async def open_main(self) -> AsyncIterator[Process]:
@@ -179,3 +185,8 @@ class DockerSandbox(Sandbox):
                 async for data in pieces:
                     for piece in demultiplexer.feed(data):
                         yield piece
+
+
+def _uid(user: str) -> str:
+    name = user.partition(":")[0]
+    return "0" if name == "root" else name

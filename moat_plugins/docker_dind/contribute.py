@@ -29,13 +29,15 @@ VOLUME = "docker"
 KEPT = "/var/lib/moat-docker"
 """In gVisor, where images are kept as a file: on a volume it has no overlay."""
 _ORDER = 60
+_PROXIES = tuple(sorted(PROXY_ARGS))
+"""What the engine takes of the run's environment: how it reaches registries."""
 
 
 def add_to_plan(config: Config, plan: PlanBuilder) -> None:
     """Add an engine. In gVisor it has all capabilities of gVisor's own kernel; without it, those of the host's."""
     section = config.section(DockerDindConfig)
     plan.details["docker_dind"] = {"ready_s": section.ready, "storage": section.storage, "cache": section.cache}
-    proxies = _proxies(plan)
+    proxies = _build_proxies(plan.image.build_args)
     if plan.sandboxed:
         # What goes to it is kernel objects of gVisor, in its memory; nothing of the host's is within reach.
         plan.add_capability("ALL", f"{WHY}; in gVisor, that is gVisor's own kernel")
@@ -51,6 +53,7 @@ def add_to_plan(config: Config, plan: PlanBuilder) -> None:
         STEP,
         make_step(section, plan.user, plan.name, proxies, isolated=plan.sandboxed),
         order=_ORDER,
+        env=_PROXIES,
     )
     # All that is inside goes with the run: nothing has to be cleaned up by testcontainers' Ryuk.
     plan.set_env("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -59,7 +62,10 @@ def add_to_plan(config: Config, plan: PlanBuilder) -> None:
 
 def make_step(section: DockerDindConfig, user: User, name: str, proxies: Mapping[str, str], *, isolated: bool) -> str:
     """Return the init step that starts the engine and waits for it."""
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in sorted(proxies.items())]
+    # The run's own win: they are there already.
+    exports = [
+        f'[ -n "${{{key}+set}}" ] || export {key}={shlex.quote(value)}' for key, value in sorted(proxies.items())
+    ]
     settings = {
         "moat_gid": str(user.gid),
         "moat_ready_s": str(math.ceil(section.ready)),
@@ -74,9 +80,8 @@ def make_step(section: DockerDindConfig, user: User, name: str, proxies: Mapping
 
 def with_privilege(plan: Plan, section: DockerDindConfig) -> Plan:
     """Return a PLAN that was to be in gVisor and is not, as on a desktop's engine, for a privileged container."""
-    step = InitStep(
-        STEP, make_step(section, plan.user, plan.name, _build_proxies(plan.image.build_args), isolated=False), _ORDER
-    )
+    script = make_step(section, plan.user, plan.name, _build_proxies(plan.image.build_args), isolated=False)
+    step = InitStep(STEP, script, _ORDER, env=_PROXIES)
     return attrs.evolve(
         plan,
         privileged=WHY,
@@ -97,12 +102,6 @@ def privilege_warning() -> Problem:
         "Leave out --no-sandbox: in gVisor it needs no privilege.",
         severity="warning",
     )
-
-
-def _proxies(plan: PlanBuilder) -> dict[str, str]:
-    """Return the proxy settings that the engine is to have: the run's own win by being in its environment already."""
-    found = _build_proxies(plan.image.build_args)
-    return {key: value for key, value in found.items() if plan.get_env(key) is None}
 
 
 def _build_proxies(arguments: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Runs are isolated by gVisor: its application kernel stands between the run and the host's kernel.
 
-Phases: plan (ask for it, name servers, the check inside), open (is it there?, was it got?), upkeep (doctor).
+Phases: plan (ask for it, name servers, the check inside), open (is it there? Core sees whether it was got), upkeep.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moat_core.config import Config, ConfigSchema
     from moat_core.ledger import Upkeep
     from moat_core.lifecycle import Run
-    from moat_core.plan import PlanBuilder, RunRequest
+    from moat_core.plan import PlanBuilder
     from moat_core.types import Check
 
 
@@ -29,11 +29,11 @@ def moat_add_config(schema: ConfigSchema) -> None:
 
 
 @hookimpl
-def moat_add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
+def moat_add_to_plan(config: Config, plan: PlanBuilder) -> None:
     """Ask for gVisor, unless the user does not want it."""
     from moat_plugins.gvisor.intent import add_to_plan
 
-    add_to_plan(request, config, plan)
+    add_to_plan(config, plan)
 
 
 @hookimpl
@@ -44,17 +44,6 @@ def moat_open_run(run: Run) -> AbstractAsyncContextManager[None] | None:
     from moat_plugins.gvisor.gate import pass_gate
 
     return pass_gate(run)
-
-
-@hookimpl
-def moat_open_endpoints(run: Run) -> AbstractAsyncContextManager[None] | None:
-    """Refuse a container that the engine started with something else."""
-    if not run.plan.sandboxed:
-        return None
-    from moat_plugins.gvisor.gate import check_started
-
-    check_started(run)
-    return None
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""When a run opens: does its engine have gVisor? And after the start: did the container really get it?"""
+"""When a run opens: does its engine have gVisor? That the container really got it core sees to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moat_core.plan import Plan
     from moat_core.runtime.base import OciRuntimes
 
-__all__ = ["check_started", "pass_gate"]
+__all__ = ["pass_gate"]
 
 
 @asynccontextmanager
@@ -40,21 +40,6 @@ async def pass_gate(run: Run) -> AsyncIterator[None]:
     yield
     if run.outcome is not None and run.outcome.error is not None:
         _add_explanation(run.outcome.error)
-
-
-def check_started(run: Run) -> None:
-    """Compare what the engine says it started the container with to what was asked for.
-
-    Raises:
-        SandboxUnavailable: They differ.
-    """
-    got = run.sandbox.info.oci_runtime
-    if got != run.plan.oci_runtime:
-        raise SandboxUnavailable(
-            f"The engine started the container with '{got}' instead of '{run.plan.oci_runtime}'.",
-            hint=f"Look at the engine's settings: docker info\n{WAY_ROUND}",
-            oci_runtime=got,
-        )
 
 
 def _check_registered(known: OciRuntimes | None, wanted: str | None) -> None:

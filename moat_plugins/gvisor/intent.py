@@ -9,7 +9,7 @@ from moat_plugins.gvisor.dns import choose_servers, make_step
 
 if TYPE_CHECKING:
     from moat_core.config import Config
-    from moat_core.plan import PlanBuilder, RunRequest
+    from moat_core.plan import PlanBuilder
 
 __all__ = ["CHECK_STEP", "DNS_STEP", "add_to_plan"]
 
@@ -31,12 +31,12 @@ esac
 """
 
 
-def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
+def add_to_plan(config: Config, plan: PlanBuilder) -> None:
     """Ask for gVisor in a plan for a Docker engine; the only runtime so far that lets its caller choose."""
     if plan.runtime != "docker":
         return
-    is_off = request.sandbox is False or (request.sandbox is None and config.core.sandbox == "none")
-    if is_off:
+    plan.claim("sandbox")
+    if plan.sandbox is False:
         plan.warn(
             "Running without gVisor: the run shares the host's kernel.",
             "Leave out --no-sandbox, 'sandbox: none' and MOAT_NO_SANDBOX to have it isolated.",
@@ -45,7 +45,7 @@ def add_to_plan(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
     plan.oci_runtime = config.section(GvisorConfig).runtime
     plan.sandboxed = True
     plan.details["gvisor"] = {
-        "insisted": request.sandbox is True or config.core.sandbox == "gvisor",
+        "insisted": plan.sandbox is True,
         "dns_from_config": bool(plan.dns),
     }
     plan.add_init_step(CHECK_STEP, _CHECK, order=0, inline=True)

@@ -34,6 +34,7 @@ def add_to_plan(workspace: Path, pre_run: str | None, plan: PlanBuilder) -> None
         pre_run: The user's sh text to run at each start, as the run's user, in the workspace.
         plan: What is added to.
     """
+    plan.claim("workspace", "hooks.pre_run")
     found = _look_at(workspace, plan)
     if found is None:
         return

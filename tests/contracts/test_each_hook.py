@@ -15,6 +15,7 @@ from moat_core.config import option
 from moat_core.errors import PlanError
 from moat_core.events import PhaseStarted, RunStarted
 from moat_core.hooks.manager import SPECS, PluginManager
+from moat_core.plan import list_demands
 from moat_core.runtime.base import RuntimeInfo
 from moat_core.testing import FakeNetwork, FakeSandbox
 from moat_core.types import Check, CommandInfo, DependencyInfo, Leftover, Problem, StatusLine
@@ -116,7 +117,9 @@ def test_hook_register_commands(moat):
 
 def test_hook_register_runtimes(moat):
     """A runtime can be asked for by its name."""
-    moat.register(plugin("moat_register_runtimes", lambda: [RuntimeInfo("moon", "nowhere:Moon")]), "moon")
+    moat.register(
+        plugin("moat_register_runtimes", lambda: [RuntimeInfo("moon", "nowhere:Moon", honours=list_demands())]), "moon"
+    )
     assert moat.plan(runtime="moon").runtime == "moon"
 
 
@@ -157,7 +160,9 @@ async def test_hook_register_resources(moat):
 
 def test_hook_choose_runtime(moat):
     """Asked when nobody names one."""
-    moat.register(plugin("moat_register_runtimes", lambda: [RuntimeInfo("moon", "nowhere:Moon")]), "moon")
+    moat.register(
+        plugin("moat_register_runtimes", lambda: [RuntimeInfo("moon", "nowhere:Moon", honours=list_demands())]), "moon"
+    )
     moat.register(plugin("moat_choose_runtime", lambda request, config: "moon"), "choice")
     assert moat.plan().runtime == "moon"
     assert moat.plan(runtime="fake").runtime == "fake"

@@ -106,7 +106,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("check", "value", "kind"), BAD, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(
+    ("check", "value", "kind"), BAD, ids=lambda value: getattr(value, "__name__", repr(value)[:30])
+)
 def test_what_cannot_be_is_pythons_own_kind_of_error(check, value, kind):
     """And ours, so that the command says a sentence and exits with 2."""
     with pytest.raises(kind) as caught:

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import attrs
 
+from moat_core.errors import HookContractError
 from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import PluginManager
 from moat_core.ledger import Connections
@@ -72,10 +73,13 @@ class FakeRun:
     async def release_all(self):
         return [await resource.release(self) for resource in reversed(self.acquired)]
 
-    def provide(self, value):
+    def provide(self, value, *, replace=False):
+        assert replace or type(value) not in self._provided
         self._provided[type(value)] = value
 
     def get(self, kind):
+        if kind not in self._provided:
+            raise HookContractError(f"Nothing provides {kind}.")
         return self._provided[kind]
 
     def progress(self, task, text="", **numbers):

@@ -8,6 +8,7 @@ import pytest
 
 from moat_core.config import ConfigSchema, load_config
 from moat_core.plan import PlanBuilder, RunRequest
+from moat_core.plan.claims import ask_sandbox
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def planned(tmp_path):
         )
         wish = RunRequest(workspace=folder, **request)
         plan = PlanBuilder(wish.run_id, "fox", runtime, folder)
+        plan.sandbox = ask_sandbox(wish, config)
         plan.dns = config.core.container.dns
         plan.network = network or config.core.network
         for plugin in plugins:

@@ -100,11 +100,16 @@ async def load_archive(call: Call) -> Forward:
 
 
 async def _give_back(engine: Engine, name: str, identity: str) -> None:
+    """Give NAME to the image that had it, if one had; what took it goes, unless it has another name."""
+    loaded = await engine.find_image(name)
     repository, _, tag = name.rpartition(":")
-    if identity:
-        await engine.ask("POST", f"/images/{identity}/tag", (("repo", repository), ("tag", tag)))
-    else:
+    if not identity or loaded is None:
         await engine.ask("DELETE", f"/images/{name}")
+        return
+    await engine.ask("POST", f"/images/{identity}/tag", (("repo", repository), ("tag", tag)))
+    _, left = await engine.ask("GET", f"/images/{loaded['Id']}/json")
+    if left is not None and not left.get("RepoTags"):
+        await engine.ask("DELETE", f"/images/{loaded['Id']}")
 
 
 async def _begin(call: Call) -> Making:

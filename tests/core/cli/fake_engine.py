@@ -13,6 +13,7 @@ import attrs
 from moat_core.errors import EngineError, RuntimeUnavailable, SandboxGone
 from moat_core.hooks import hookimpl
 from moat_core.ledger import Resource
+from moat_core.plan import list_demands
 from moat_core.runtime.base import Process, Runtime, RuntimeInfo, Sandbox, SandboxInfo
 from moat_core.types import Check, Leftover, Output, RunState, StatusLine
 
@@ -62,6 +63,9 @@ class FakeRuntime(Runtime):
 
     async def aclose(self):
         pass
+
+    async def isolation(self):
+        return "that nothing really runs"
 
     async def find_sandboxes(self, run_id=None):
         found = [_info(each) for each in load()["sandboxes"]]
@@ -179,7 +183,12 @@ class Thing(Resource):
 
 @hookimpl
 def moat_register_runtimes():
-    return [RuntimeInfo(NAME, "fake_engine:FakeRuntime", "for tests", "fake_quick.probe:states")]
+    return [RuntimeInfo(NAME, "fake_engine:FakeRuntime", "for tests", "fake_quick.probe:states", list_demands())]
+
+
+@hookimpl
+def moat_add_to_plan(plan):
+    plan.claim("workspace", "sandbox", "base_image", "dependencies")
 
 
 @hookimpl

@@ -15,18 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moat_core.errors import PlanError
-from moat_core.plan import READY, PlanBuilder, make_init
-from moat_core.types import InitStep, User
+from moat_core.plan import READY, ROOT_PATH, PlanBuilder, hide_env, make_env, make_init
+from moat_core.types import EnvValue, InitStep, Mount, Tmpfs, User, Volume
 
 SHELLS = {
-    name: argv
-    for name, argv in {
-        "sh": ["/bin/sh"],
-        "dash": ["dash"],
-        "bash": ["bash", "--posix"],
-        "busybox": ["busybox", "sh"],
-    }.items()
-    if shutil.which(argv[0])
+    name: [program, *more]
+    for name, *more in (["sh"], ["dash"], ["bash", "--posix"], ["busybox", "sh"])
+    if (program := shutil.which(name))
 }
 
 # /etc is a copy of the test's; whatever else is written (homes) goes to memory.
@@ -60,8 +55,8 @@ def etc(tmp_path):
 def init(request, etc):
     """Run what `make_init` makes of a plan, by one of the shells, and return the completed process."""
 
-    def run(wanted, stdin=b"", **how):
-        argv = make_init(wanted)
+    def run(wanted, stdin=b"", image_env=None, **how):
+        argv = make_init(wanted, image_env)
         assert argv[0] == "/bin/sh"
         return subprocess.run(
             ["unshare", "-m", "/bin/sh", "-c", _ENTER, "enter", etc, *SHELLS[request.param], *argv[1:]],
@@ -70,6 +65,7 @@ def init(request, etc):
             timeout=30,
             check=False,
             cwd="/",
+            env=hide_env(make_env(wanted, image_env)),
             **how,
         )
 
@@ -77,6 +73,7 @@ def init(request, etc):
 
 
 FOX = User(4321, 4322, "fox", "/home/fox")
+ENV = hide_env(make_env(plan(user=FOX)))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -197,7 +194,7 @@ def test_without_a_command_it_says_it_is_ready_and_waits(etc):
     """The word comes after all steps, and what waits has no privileges."""
     argv = make_init(plan(None, user=FOX, steps=[InitStep("one", "echo one")]))
     with subprocess.Popen(
-        ["unshare", "-m", "/bin/sh", "-c", _ENTER, "enter", etc, *argv], stdout=subprocess.PIPE, cwd="/"
+        ["unshare", "-m", "/bin/sh", "-c", _ENTER, "enter", etc, *argv], stdout=subprocess.PIPE, cwd="/", env=ENV
     ) as process:
         assert process.stdout.readline() == b"one\n"
         assert process.stdout.readline() == READY
@@ -238,9 +235,111 @@ def test_hostile_names_are_only_names(etc, name, home, step):
         timeout=30,
         check=False,
         cwd="/",
+        env=ENV,
     )
     assert done.returncode == 0, done.stderr
     found, found_home = done.stdout.split(b"\0")
     # `read` strips spaces at the ends of a line, as the C library does.
     assert found.decode().strip() == name.strip()
     assert found_home.decode() == user.home
+
+
+HOSTILE = {
+    "PATH": "/tmp/mine:/usr/bin:/bin",
+    "LD_PRELOAD": "/tmp/mine/no-such.so",
+    "ENV": "/tmp/mine/env",
+    "BASH_ENV": "/tmp/mine/env",
+    "IFS": "abc",
+    "CDPATH": "/tmp",
+    "PS4": "$(touch /tmp/x)",
+    "LC_ALL": "xx",
+    "A": "a b='c'\n$HOME \\ \xff",
+    "EMPTY": "",
+}
+
+
+@pytest.mark.parametrize("user", [User(), FOX], ids=["root", "fox"])
+def test_the_runs_variables_are_there_with_the_command_and_not_before(init, user):
+    """Root's steps find their own PATH and nothing that acts; the command finds every value as it was given."""
+    env = {key: EnvValue(value, "flag") for key, value in HOSTILE.items()}
+    look = 'echo "$PATH"; tr "\\0" "\\n" </proc/self/environ | grep -v ^MOAT_ENV_ | cut -d= -f1 | sort >&2'
+    command = ("/usr/bin/env", "-u", "LD_PRELOAD", "/usr/bin/env", "-0")
+    done = init(attrs.evolve(plan(command, user=user, steps=[InitStep("look", look)]), env=env))
+    path, _, said = done.stdout.partition(b"\n")
+    assert path.decode() == ROOT_PATH
+    assert set(done.stderr.split(b"ERROR")[0].split()) <= {b"PATH", b"PWD", b"OLDPWD", b"SHLVL", b"_"}
+    found = dict(item.split(b"=", 1) for item in said.split(b"\0") if item)
+    assert {key: found.get(key.encode(), b"").decode("utf-8", "surrogateescape") for key in HOSTILE} == {
+        **HOSTILE,
+        "LD_PRELOAD": "",
+    }
+    assert not [key for key in found if key.startswith(b"MOAT_ENV_")]
+
+
+def test_what_a_shell_cannot_set_is_left_out(init):
+    """A name with a dot, bash's own variables: no error, and all the others are there."""
+    done = init(
+        plan(("/bin/sh", "-c", 'echo "$LAST"'), user=FOX), image_env={"a.b": "1", "SHELLOPTS": "x", "LAST": "2"}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"2\n", b"")
+
+
+def test_a_step_gets_the_variables_that_it_names(init):
+    """As data; the others stay hidden, and so do all from the next step."""
+    steps = [
+        InitStep("one", 'echo "$PROXY ${OTHER-unset}"', env=("PROXY", "NO_SUCH")),
+        InitStep("two", 'echo "${PROXY-unset}"'),
+    ]
+    env = {"OTHER": EnvValue("x", "flag"), "PROXY": EnvValue("a b", "flag")}
+    done = init(attrs.evolve(plan(("true",), steps=steps), env=env))
+    assert done.stdout == b"a b unset\nunset\n", done.stderr
+
+
+def test_root_works_elsewhere_and_the_command_in_its_folder(init, tmp_path):
+    """The working folder is the run's: root's steps are not in it."""
+    made = plan(("pwd",), user=FOX, steps=[InitStep("look", "pwd"), InitStep("mine", "pwd", as_user=True)])
+    done = init(attrs.evolve(made, working_dir="/usr/share"))
+    assert (done.stdout, done.stderr) == (b"/\n/usr/share\n", b"/usr/share\n")
+
+
+def test_a_setpriv_of_busybox_is_told_apart(etc):
+    """It is one file with many names, and knows no users; what is missing is said."""
+    argv = make_init(plan(("id", "-u"), user=FOX))
+    cover = 'for each in /usr/bin/busybox /bin/busybox; do [ -e "$each" ] || : >"$each"; mount --bind /usr/bin/setpriv "$each"; done'
+    enter = _ENTER.replace(
+        "shift",
+        f"shift\nmkdir /mnt/up /mnt/work; mount -t overlay o -olowerdir=/usr/bin,upperdir=/mnt/up,workdir=/mnt/work /usr/bin\n{cover}",
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "/bin/sh", "-c", enter, "enter", etc, *argv],
+        capture_output=True,
+        env=ENV,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 125, done.stderr
+    assert b"no setpriv that can change users" in done.stderr
+
+
+COVERING = [
+    "/", "/usr", "/bin", "/sbin/x", "/usr/bin/tool", "/lib", "/usr/lib/x86_64-linux-gnu/libx.so", "/lib64", "/etc",
+    "/etc/passwd", "/etc/group", "/etc/ld.so.preload", "/etc/nsswitch.conf", "/usr/local/lib/moat", "/proc/version",
+    "/usr/bin/../bin", "//usr//bin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", COVERING)
+def test_nothing_covers_what_root_needs(target):
+    """A mount, a volume or a tmpfs over programs, libraries or accounts is refused, unless the run is root's anyway."""
+    for more in ({"mounts": (Mount("/x", target),)}, {"volumes": (Volume("v", target),)}, {"tmpfs": (Tmpfs(target),)}):
+        with pytest.raises(PlanError, match="root needs"):
+            make_init(attrs.evolve(plan(user=FOX), **more))
+        make_init(attrs.evolve(plan(user=User()), **more))
+
+
+@pytest.mark.parametrize(
+    "target", ["/workspace", "/usr/local/bin/tool", "/usr/share/x", "/etc/gitconfig", "/opt", "/binary"]
+)
+def test_other_places_can_be_mounted_over(target):
+    """What root does not need is the user's to choose."""
+    make_init(attrs.evolve(plan(user=FOX), mounts=(Mount("/x", target),)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moat_core import hookimpl
 from moat_core.errors import ConfigError, HookFailed, InvalidValue, PlanError, PluginError, UnknownName, UsageError
-from moat_core.plan import RunRequest, make_init, random_name
+from moat_core.plan import RunRequest, list_demands, make_init, random_name
 from moat_core.runtime.base import RuntimeInfo
 from moat_core.types import Mount, Problem, is_name, new_run_id
 
@@ -186,7 +186,7 @@ class Runtimes:
 
     @hookimpl
     def moat_register_runtimes(self):
-        return [RuntimeInfo(name, "nowhere:Nothing") for name in self.names]
+        return [RuntimeInfo(name, "nowhere:Nothing", honours=list_demands()) for name in self.names]
 
     @hookimpl
     def moat_choose_runtime(self, request, config):

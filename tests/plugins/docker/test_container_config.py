@@ -7,9 +7,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from moat_core.plan import PlanBuilder
+from moat_core.plan import ROOT_PATH, PlanBuilder
 from moat_core.types import EnvValue, InitStep, Limits, Mount, Port, Tmpfs, User
-from moat_plugins.docker.container import BASE_CAPABILITIES, make_config, make_env, make_name
+from moat_plugins.docker.container import BASE_CAPABILITIES, make_config, make_name, make_start_env
+from moat_plugins.docker.environment import make_exec_env
 
 
 def plan(**fields):
@@ -78,15 +79,40 @@ def test_no_network_publishes_nothing():
     assert "ExposedPorts" not in made
 
 
-def test_environment_says_who_one_is_unless_the_plan_does():
-    """The plan's own values win over ours, and stay as they are."""
+def test_the_engine_is_told_of_variables_by_names_that_mean_nothing():
+    """The image's own are taken away, and handed over like the plan's, who one is among them; the plan's win."""
     made = plan(
-        user=User(7, 7, "agent", "/home/agent"), env={"HOME": EnvValue("/else", "flag"), "A": EnvValue("=\n", "x")}
+        user=User(7, 7, "agent", "/home/agent"),
+        env={"HOME": EnvValue("/else", "flag"), "A": EnvValue("=\n", "x"), "LD_PRELOAD": EnvValue("/x.so", "x")},
     )
-    env = make_env(made)
-    assert {"HOME=/else", "USER=agent", "LOGNAME=agent", "A==\n", "MOAT_NAME=fox", "MOAT_RUN_ID=run-0123abcd"} == set(
-        env
-    )
+    env = make_start_env(made, {"PATH": "/image/bin", "A": "image", "LD_LIBRARY_PATH": "/x"})
+    hidden = dict(line.split("=", 1) for line in env if line.startswith("MOAT_ENV_"))
+    assert sorted(set(env) - {f"{key}={value}" for key, value in hidden.items()}) == [
+        "A",
+        "LD_LIBRARY_PATH",
+        f"PATH={ROOT_PATH}",
+    ]
+    assert dict(value.split("=", 1) for value in hidden.values()) == {
+        "PATH": "/image/bin",
+        "LD_LIBRARY_PATH": "/x",
+        "LD_PRELOAD": "/x.so",
+        "A": "=\n",
+        "HOME": "/else",
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "MOAT_NAME": "fox",
+        "MOAT_RUN_ID": "run-0123abcd",
+    }
+
+
+def test_a_command_is_given_the_runs_variables_and_another_user_is_not():
+    """What the container was started with is taken away in either case."""
+    env = make_start_env(plan(env={"A": EnvValue("b=c", "x")}), {})
+    names = [line.partition("=")[0] for line in env if line.startswith("MOAT_ENV_")]
+    own = make_exec_env(env, is_own=True)
+    assert own[: len(names)] == names
+    assert {"A=b=c", "HOME=/root", "MOAT_NAME=fox"} < set(own[len(names) :])
+    assert make_exec_env(env, is_own=False) == names
 
 
 @pytest.mark.parametrize(

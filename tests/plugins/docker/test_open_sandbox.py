@@ -12,6 +12,7 @@ from scripted_engine import answer
 from moat_core.errors import EngineError
 from moat_core.plan import PlanBuilder
 from moat_core.runtime.facets import RunNetwork
+from moat_plugins.docker.environment import ImageEnv
 from moat_plugins.docker.network import SHARED
 from moat_plugins.docker.open_sandbox import _create
 from moat_plugins.docker.runtime import DockerRuntime
@@ -30,8 +31,9 @@ def make_run(runtime, locks, network):
         return await resource.create(SimpleNamespace(run_id=plan.run_id, connection=connection))
 
     plan = PlanBuilder(run_id="run-00000001", name="a", runtime="docker", workspace=Path("/")).freeze()
+    provided = {RunNetwork: network, ImageEnv: ImageEnv({})}
     fields = {"image": "x", "labels": {}, "hosts": {}, "grace_s": 10.0, "locks": locks}
-    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=lambda kind: network, files=[], **fields)
+    return SimpleNamespace(plan=plan, id=plan.run_id, acquire=acquire, get=provided.__getitem__, files=[], **fields)
 
 
 @pytest.mark.parametrize(("network", "tries"), [(RunNetwork(SHARED, shared=True), 2), (RunNetwork("own"), 1)])

@@ -9,8 +9,10 @@ import pytest
 
 from moat_core.errors import SandboxUnavailable
 from moat_core.runtime.base import OciRuntimes
+from moat_core.types import User
 from moat_plugins import docker_dind, gvisor
-from moat_plugins.docker_dind.contribute import STEP
+from moat_plugins.docker_dind.config import DockerDindConfig
+from moat_plugins.docker_dind.contribute import STEP, make_step
 from moat_plugins.docker_dind.engine import CALM, KEEP, READY, RUNC, SERVE, START
 from moat_plugins.docker_dind.gate import choose_runtime, pass_gate
 from moat_plugins.docker_dind.install import DEPENDENCY
@@ -96,12 +98,15 @@ def test_without_gvisor_it_is_privileged_and_says_so(dind, cache, kept):
 def test_proxies_reach_the_engine(dind):
     """The host's proxy settings for builds are the engine's; what the run sets itself is left to it."""
     builder = dind()
-    builder.image = attrs.evolve(builder.image, build_args={"HTTPS_PROXY": "http://p q:1", "OTHER": "x"})
-    from moat_plugins.docker_dind.contribute import _proxies
-
-    assert _proxies(builder) == {"HTTPS_PROXY": "http://p q:1"}
-    builder.set_env("HTTPS_PROXY", "mine")
-    assert _proxies(builder) == {}
+    (made,) = [each for each in builder.freeze().init_steps if each.name == STEP]
+    assert {"HTTPS_PROXY", "http_proxy", "NO_PROXY"} < set(made.env)
+    made = make_step(DockerDindConfig(), User(), "fox", {"HTTPS_PROXY": "http://p q:1"}, isolated=True)
+    exports = "\n".join(line for line in made.splitlines() if "export" in line)
+    for env, expected in (({}, "http://p q:1"), ({"HTTPS_PROXY": "mine"}, "mine")):
+        done = subprocess.run(
+            ["/bin/sh", "-euc", f'{exports}\necho "$HTTPS_PROXY"'], env=env, capture_output=True, check=True
+        )
+        assert done.stdout.decode() == f"{expected}\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from moat_core.runtime.base import OciRuntimes
 from moat_plugins import gvisor
 from moat_plugins.gvisor.doctor import check_age, check_options, find_faults
 from moat_plugins.gvisor.explain import explain
-from moat_plugins.gvisor.gate import check_started, pass_gate
+from moat_plugins.gvisor.gate import pass_gate
 from moat_plugins.gvisor.intent import CHECK_STEP
 
 LINUX = OciRuntimes(("runc", "runsc"), "runc", "linux")
@@ -147,17 +147,6 @@ def test_plan_without_gvisor_holds_nothing(planned):
     plan = planned(gvisor, sandbox=False).freeze()
     run = FakeRun(plan, LINUX)
     assert gvisor.moat_open_run(run) is None
-    assert gvisor.moat_open_endpoints(run) is None
-
-
-def test_what_was_got_is_compared(opened):
-    """A container that the engine started with something else is refused."""
-    run = opened(LINUX)
-    run.sandbox = SimpleNamespace(info=SimpleNamespace(oci_runtime="runsc"))
-    check_started(run)
-    run.sandbox = SimpleNamespace(info=SimpleNamespace(oci_runtime="runc"))
-    with pytest.raises(SandboxUnavailable, match="'runc' instead of 'runsc'"):
-        check_started(run)
 
 
 def test_the_check_is_the_first_step(opened):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moat_core.errors import WorkspaceError
-from moat_core.plan import make_init
+from moat_core.plan import hide_env, make_env, make_init
 from moat_core.types import Mount, Tmpfs, User
 from moat_plugins import workspace
 from moat_plugins.workspace.shield import fit_user, hide
@@ -117,9 +117,9 @@ def test_failing_pre_run_stops_the_run(planned, script, code, says):
         workspace, text=f"hooks:\n  pre_run: |\n    echo out\n    {script.replace(chr(10), chr(10) + '    ')}\n"
     )
     plan.command = ("echo", "command")
-    done = subprocess.run(
-        make_init(attrs.evolve(plan.freeze(), user=User())), capture_output=True, text=True, check=False
-    )
+    made = attrs.evolve(plan.freeze(), user=User(), working_dir="/")
+    env = hide_env(make_env(made))
+    done = subprocess.run(make_init(made), capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr == f"out\nmoat: the hook pre_run ended with {says}.\n"
 

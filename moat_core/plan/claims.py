@@ -32,7 +32,7 @@ Without it a field always asks."""
 CORES = frozenset(
     {
         *("command", "env", "hold", "interactive", "keep", "mounts", "name", "network", "options", "ports", "rebuild"),
-        *("run_id", "runtime", "size", "timeout_s", "tty"),
+        *("config", "run_id", "runtime", "size", "timeout_s", "tty"),
         *("container.cpus", "container.dns", "container.memory", "container.pids"),
     }
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 import stat
 
 __all__ = ["mend", "others_may_write", "unsafe_way"]
@@ -35,6 +34,8 @@ def others_may_write(found: os.stat_result, path: str | os.PathLike[str], *, str
 
 def mend(found: os.stat_result, path: str | os.PathLike[str]) -> str:
     """Return the command that makes it ours alone."""
+    import shlex  # for this mistake only
+
     command = f"chmod {'700' if stat.S_ISDIR(found.st_mode) else 'go-w'}"
     if not _is_trusted(found.st_uid):
         command = f"sudo chown {os.geteuid()}"

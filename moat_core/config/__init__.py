@@ -27,7 +27,7 @@ from moat_core.config.values import (
     show,
     size_bytes,
 )
-from moat_core.config.widening import Widening
+from moat_core.config.widening import Widening, left_out
 from moat_core.config.workspace_file import FILE_NAMES, ConfigFile
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "distrust",
     "duration_s",
     "json_schema",
+    "left_out",
     "load_config",
     "markdown_reference",
     "nearest",

@@ -52,7 +52,7 @@ class Ceiling:
     )
     sandbox: Literal["any", "required"] = option(
         "any",
-        help="`required`: no run goes without gVisor, or what else isolates more than namespaces do.",
+        help="`required`: no run goes without gVisor.",
         widens=False,
     )
     network: Literal["bridge", "none"] = option("bridge", help="`none`: no run has a network.", widens=False)

@@ -15,14 +15,16 @@ import attrs
 
 from moat_core.config.judges import Baseline
 from moat_core.errors import PluginError
+from moat_core.types import Problem
 
 if TYPE_CHECKING:
     from moat_core.config.options import FieldSpec
-    from moat_core.config.schema import Layer, Leaf
+    from moat_core.config.schema import Config, Layer, Leaf
     from moat_core.types import DependencyInfo
 
-__all__ = ["Widening", "find_widenings", "without"]
+__all__ = ["Widening", "find_widenings", "left_out", "without"]
 
+_SHOWN = 8
 _UNDECLARED = "its plugin does not say whether it widens"
 
 
@@ -99,6 +101,25 @@ def without(layer: Layer, widenings: Iterable[Widening]) -> Layer:
             leaf = attrs.evolve(leaf, value=type(leaf.value)(rest))  # noqa: PLW2901
         kept[path] = leaf
     return kept
+
+
+def left_out(config: Config, *sections: str) -> Problem | None:
+    """Return the warning that something of the workspace's file is not heeded, because nobody trusts it.
+
+    Args:
+        sections: Of these only; of all if none is given.
+    """
+    found = [each for each in config.widenings if not sections or each.path[0] in sections]
+    if config.is_trusted or not found or config.path is None:
+        return None
+    keys = [f"{each.key} (line {each.where.rpartition(':')[2]})" for each in found[:_SHOWN]]
+    rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return Problem(
+        f"{config.path.name} is not trusted, so what gives more than there is without it is left out: "
+        f"{', '.join(keys)}{rest}.",
+        'Look at it, then: moat config trust, or in the library: config="workspace".',
+        severity="warning",
+    )
 
 
 def _field(by_key: Mapping[str, FieldSpec], path: tuple[str, ...]) -> tuple[FieldSpec, bool]:

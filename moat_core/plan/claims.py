@@ -32,7 +32,7 @@ Without it a field always asks."""
 CORES = frozenset(
     {
         *("command", "env", "hold", "interactive", "keep", "mounts", "name", "network", "options", "ports", "rebuild"),
-        *("run_id", "runtime", "size", "timeout_s", "tty"),
+        *("config", "run_id", "runtime", "size", "timeout_s", "tty"),
         *("container.cpus", "container.dns", "container.memory", "container.pids"),
     }
 )
@@ -108,6 +108,8 @@ def _wants(value: Any, prefix: str = "") -> Iterator[str]:
     """Yield the names of all fields that have another value than their defaults, those of sections one by one."""
     for field in attrs.fields(type(value)):
         item = getattr(value, field.name)
+        if f"{prefix}{field.name}" in CORES:
+            continue  # core's as a whole: how a config that was read is written down asks nothing of a plugin
         if attrs.has(type(item)):
             yield from _wants(item, f"{prefix}{field.name}.")
         elif not _is_optional(field) or item != _default(field):

@@ -8,6 +8,7 @@ import attrs
 
 from moat_core.checks import ENV_NAME_RE, is_name, is_utf8
 from moat_core.config.values import BadValue, check_ports
+from moat_core.config.widening import left_out
 from moat_core.errors import HostPathError, PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.host_path import nobody, resolve
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["make_plan", "offered_dependencies", "runtimes"]
 
 _MAX_PORT = 65535
-_SHOWN = 8
 
 
 def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
@@ -91,8 +91,8 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, gi
     plan.set_env("MOAT_RUN_ID", plan.run_id)
     plan.set_env("MOAT_NAME", plan.name)
     _check_request(request, plan)
-    if not config.is_trusted:
-        _warn_of_what_is_left_out(config, plan)
+    if (warning := left_out(config)) is not None:
+        plan.problems.append(warning)
 
     for impl in dispatcher.plugins.implementations("moat_add_to_plan"):
         with plan.contributing(impl.plugin_name):
@@ -113,17 +113,6 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, gi
     warnings = tuple(problem for problem in found if problem.severity == "warning")
     needs_trust = () if config.is_trusted else config.widenings
     return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings), needs_trust=needs_trust)
-
-
-def _warn_of_what_is_left_out(config: Config, plan: PlanBuilder) -> None:
-    assert config.path is not None
-    keys = [f"{each.key} (line {each.where.rpartition(':')[2]})" for each in config.widenings[:_SHOWN]]
-    rest = len(config.widenings) - len(keys)
-    plan.warn(
-        f"{config.path.name} is not trusted, so what gives the run more than it has without is left out: "
-        f"{', '.join(keys)}{f' and {rest} more' if rest else ''}.",
-        'Look at it, then: moat config trust, or in the library: config="workspace".',
-    )
 
 
 def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str:

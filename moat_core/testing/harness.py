@@ -15,6 +15,7 @@ from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.markers import GROUP
 from moat_core.store import Home, Store
 from moat_core.store.paths import is_locked
+from moat_core.store.trusted import TrustedFiles
 from moat_core.testing.engine import ADDRESS_VARIABLE, FakeEngine
 from moat_core.testing.record import HookCall, RecordingDispatcher, RunRecord
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pytest
 
     from moat_core.events import Event
-    from moat_core.plan import Plan
+    from moat_core.plan import Plan, RunRequest
 
 __all__ = ["Harness"]
 
@@ -83,6 +84,15 @@ class Harness:
         target.write_bytes(text if isinstance(text, bytes) else text.encode())
         return target
 
+    def trust(self) -> None:
+        """Trust the workspace's file as it is, as ``moat config trust`` does, for what `cli` runs.
+
+        A `Moat` of `moat` needs none: the workspace's file is the test's own word there.
+        """
+        config = self.moat().config(self.workspace)
+        assert config.file is not None, "there is no agent.yaml"
+        TrustedFiles(self.home).add(config.file, config.widenings)
+
     # -- doing -------------------------------------------------------------------------------------------------
 
     def moat(self, **arguments: Any) -> Moat:
@@ -92,7 +102,7 @@ class Harness:
     def plan(self, **arguments: Any) -> Plan:
         """Plan a run of the workspace, whose file is the test's own word; ARGUMENTS are `moat_core.RunRequest`'s."""
         moat = self.moat()
-        return moat.plan(moat.request(self.workspace, **{"config": "workspace", **arguments}))
+        return moat.plan(moat.request(self.workspace, **arguments))
 
     async def run(
         self, what: Sequence[str] | Callable[[RunHandle], Awaitable[Any]] | None = None, **arguments: Any
@@ -111,7 +121,7 @@ class Harness:
         events: list[Event] = []
         async with self.moat() as moat:
             assert isinstance(moat, _RecordedMoat)
-            handle = moat.run(self.workspace, on_event=events.append, **{"config": "workspace", **arguments})
+            handle = moat.run(self.workspace, on_event=events.append, **arguments)
             value: Any = None
             try:
                 async with handle as run:
@@ -160,7 +170,12 @@ class Harness:
 
 
 class _RecordedMoat(Moat):
-    """A `Moat` whose hooks are written down."""
+    """A `Moat` whose hooks are written down, and to whom a workspace's file is the test's own word."""
+
+    def request(self, workspace: str | os.PathLike[str] = ".", **arguments: Any) -> RunRequest:
+        if arguments.get("config") is None:
+            arguments["config"] = "workspace"
+        return super().request(workspace, **arguments)
 
     @property
     def dispatcher(self) -> Dispatcher:

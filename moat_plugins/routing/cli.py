@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moat_core.config import left_out
 from moat_core.errors import HostError, RunOver, UnknownName, UsageError
 from moat_plugins.routing.config import ProxyConfig
 from moat_plugins.routing.pages.state import OVER
@@ -209,7 +210,10 @@ def _section(user: User | None) -> ProxyConfig:
     from moat_core.api import Moat
 
     with _as(user):
-        return Moat(keep_going=True).config(Path.cwd()).section(ProxyConfig)
+        config = Moat(keep_going=True).config(Path.cwd(), config="trusted")
+    if (warning := left_out(config, "proxy")) is not None:
+        click.echo(f"warning: {warning.message}\n  {warning.hint}", err=True)
+    return config.section(ProxyConfig)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What is only known when the run opens: where moat's own state is, and how the engine maps user ids.
 
-A run that could write to the state folder could forge the ledger, by which moat removes things on the host. A cover
+A run that could write to the state folder could forge the ledger, by which moat removes things on the host; one that
+could write the user's own config could trust itself, and lift the ceiling. A cover
 over the folder does not help where the run can write: it renames a folder above (rename(2) refuses only what is a
 mount point itself) and makes another of the same name.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from moat_core.config import user_config_path
 from moat_core.errors import WorkspaceError
 from moat_core.types import EnvValue, Tmpfs, User
 
@@ -39,6 +41,9 @@ async def shield(run: Run) -> AsyncIterator[None]:
         WorkspaceError: The workspace is a part of moat's own state.
     """
     plan = hide(run.plan, run.locks.parent)
+    own = user_config_path(os.environ)
+    if own is not None:
+        plan = hide(plan, own.parent, "the folder of your own config")
     if plan.user.uid != 0:
         known = await (await run.runtime()).oci_runtimes()
         if known is not None and known.maps_users:
@@ -48,8 +53,13 @@ async def shield(run: Run) -> AsyncIterator[None]:
     yield
 
 
-def hide(plan: Plan, state: Path) -> Plan:
+def hide(plan: Plan, state: Path, name: str = "moat's own state folder") -> Plan:
     """Return PLAN with an empty folder over STATE, wherever a mount that cannot be written to would show it.
+
+    Args:
+        plan: What is to be made.
+        state: A folder of whose content no run may decide.
+        name: What it is called.
 
     Raises:
         WorkspaceError: A mount that can be written to holds STATE, is in it, or holds something that leads to it.
@@ -59,15 +69,15 @@ def hide(plan: Plan, state: Path) -> Plan:
         if mount.read_only:
             continue
         if _within(mount.source, str(state)) is not None:
-            what = "is in moat's own state folder"
+            what = f"is in {name}"
         elif any(_within(way, mount.source) is not None for way in ways):
-            what = f"holds moat's own state folder, {state}, or what leads to it: the run could forge it"
+            what = f"holds {name}, {state}, or what leads to it: the run could forge it"
         else:
             continue
         where = "workspace" if mount.source == str(plan.workspace) else "mounted folder"
         raise WorkspaceError(
             f"The {where} {mount.source} {what}.",
-            hint="Name another folder, or set MOAT_HOME to one that no run is given.",
+            hint="Name another folder, or set MOAT_HOME, or XDG_CONFIG_HOME, to one that no run is given.",
         )
     covers = tuple(Tmpfs(target, _EMPTY_BYTES, ("mode=0700",)) for target in _places(plan, state))
     return attrs.evolve(plan, tmpfs=(*plan.tmpfs, *covers)) if covers else plan

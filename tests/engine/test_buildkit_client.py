@@ -202,7 +202,7 @@ def test_a_runs_image_is_built_with_it(moat, workspace, monkeypatch, disabled):
     mark = secrets.token_hex(4)
     monkeypatch.setenv("MOAT_DISABLE_BUILDKIT", disabled)
     (workspace / "agent.yaml").write_text(f"hooks:\n  post_build_root: echo {mark} >/made\n")
-    done = moat("run", "--no-sandbox", "--", "cat", "/made")
+    done = moat("run", "--trust", "--no-sandbox", "--", "cat", "/made")
     assert (done.returncode, done.stdout.decode()) == (0, f"{mark}\n"), done.stderr
     name = next(
         line
@@ -213,7 +213,7 @@ def test_a_runs_image_is_built_with_it(moat, workspace, monkeypatch, disabled):
     history = docker("image", "history", "--no-trunc", "--format", "{{.Comment}}", name)
     assert ("buildkit" in history) is (disabled == "")
     (workspace / "agent.yaml").write_text(f"hooks:\n  post_build_root: echo {mark} oh no; exit 9\n")
-    failed = moat("run", "--no-sandbox", "--", "true")
+    failed = moat("run", "--trust", "--no-sandbox", "--", "true")
     assert failed.returncode == 125
     assert failed.stderr.decode().count(f"{mark} oh no") >= 1
     assert b"Traceback" not in failed.stderr

@@ -54,7 +54,7 @@ class Run:
         environ = {**os.environ, "MOAT_HOME": str(home), "DOCKER_HOST": engine}
         with (folder / "stderr").open("wb") as log:
             process = subprocess.Popen(
-                [*MOAT, "run", sandbox, "--", "bash", "build.sh"],
+                [*MOAT, "run", "--trust", sandbox, "--", "bash", "build.sh"],
                 cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
             try:
@@ -181,7 +181,7 @@ def test_without_its_image_on_fails(tmp_path, engine):
     )
     environ = {**os.environ, "MOAT_HOME": str(tmp_path / "home"), "DOCKER_HOST": engine}
     done = subprocess.run(
-        [*MOAT, "run", "--", "true"],
+        [*MOAT, "run", "--trust", "--", "true"],
         cwd=folder,
         env=environ,
         capture_output=True,

@@ -71,7 +71,7 @@ DOCKER = {
 @pytest.mark.parametrize("dependency", DOCKER)
 def test_killed_with_docker_inside_nothing_is_left(place, dependency):
     """Guard, inner engine, caches' locks, and what the run made on the host's engine, all in gVisor."""
-    owner = Owner("moat run", (*MOAT, "run", "--", "sh", "-c", DOCKER[dependency]))
+    owner = Owner("moat run", (*MOAT, "run", "--trust", "--", "sh", "-c", DOCKER[dependency]))
     config = f'dependencies: ["{dependency}"]\nbuildkit: off\n'
 
     def make(name):
@@ -95,7 +95,7 @@ def test_killed_with_docker_inside_nothing_is_left(place, dependency):
 @pytest.mark.slow
 def test_killed_with_a_sidecar_nothing_is_left(place, stand_in):
     """A BuildKit beside the run, in gVisor; what comes before it has been tested with an engine alone."""
-    owner = Owner("moat run", (*MOAT, "run", "--", "true"))
+    owner = Owner("moat run", (*MOAT, "run", "--trust", "--", "true"))
     config = f"name: chaos-sidecar\ndependencies: ['docker:dind']\nbuildkit: {{image: {stand_in}}}\n"
 
     def make(name):

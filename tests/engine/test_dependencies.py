@@ -90,7 +90,7 @@ async def test_build_hooks(world, workspace):
         "  post_build_root: |\n    id -u >/etc/of-root\n    echo 'two\n      lines' >>/etc/of-root\n"
         "  post_build: |\n    id -u >of-user\n    cd /tmp\n    pwd >>~/of-user\n"
     )
-    async with Moat() as moat, moat.run(workspace) as run:
+    async with Moat() as moat, moat.run(workspace, config="workspace") as run:
         assert (await run.read("/etc/of-root")).split() == [b"0", b"two", b"lines"]
         assert (await run.read("/home/moat/of-user")).split() == [b"1234", b"/tmp"]
         assert (await run.exec(["sh", "-c", "echo x >>~/of-user; stat -c %U ~"], check=True)).text == "moat\n"
@@ -101,7 +101,7 @@ async def test_a_failing_hook_is_an_error_with_what_it_said(world, workspace):
     (workspace / "agent.yaml").write_text("hooks: {post_build_root: 'echo this is why; exit 3'}\n")
     async with Moat() as moat:
         with pytest.raises(ImageError) as caught:
-            async with moat.run(workspace):
+            async with moat.run(workspace, config="workspace"):
                 pytest.fail("it opened")
     assert "this is why" in f"{caught.value} {caught.value.hint} {caught.value.details}"
 

@@ -85,7 +85,7 @@ def inside(request, tmp_path_factory, engine, base_tar, host_server):
     os.chown(folder, 1234, 1234)
     site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
     command = [
-        *MOAT, "run", request.param, "--port", "web=8080",
+        *MOAT, "run", "--trust", request.param, "--port", "web=8080",
         "--mount", f"{REPO}:/moat/source:ro", "--mount", f"{site}:/moat/site:ro",
         "--env", f"IMAGE={IMAGE}", "--env", f"HOST_PORT={host_server}", "--", "bash", "checks.sh",
     ]  # fmt: skip
@@ -246,7 +246,7 @@ def test_images_are_kept_if_asked_for(tmp_path, engine, base_tar, sandbox):
     environ = {**os.environ, "MOAT_HOME": str(tmp_path / "home"), "DOCKER_HOST": engine}
 
     def run(script):
-        command = [*MOAT, "run", sandbox, "--env", f"IMAGE={IMAGE}", "--", "bash", "-c", script]
+        command = [*MOAT, "run", "--trust", sandbox, "--env", f"IMAGE={IMAGE}", "--", "bash", "-c", script]
         return subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False
         )

@@ -28,7 +28,7 @@ def test_going_without_is_warned_about_once(moat, workspace, where, value):
     """Each way of going without gives one visible warning, and dmesg is not gVisor's."""
     if where == "file":
         (workspace / "agent.yaml").write_text("sandbox: none\n")
-    argv = ["--no-sandbox"] if where == "flag" else []
+    argv = {"flag": ["--no-sandbox"], "file": ["--trust"]}.get(where, [])
     done = moat(
         "run", *argv, "--", "cat", "/proc/version", env={"MOAT_NO_SANDBOX": value} if where == "environment" else {}
     )
@@ -40,7 +40,7 @@ def test_going_without_is_warned_about_once(moat, workspace, where, value):
 def test_not_installed_is_an_error_with_the_way_out(moat, world, workspace):
     """An engine without the registered name makes nothing, and says what to install and how to go without."""
     (workspace / "agent.yaml").write_text("gvisor: {runtime: runsc-nowhere}\n")
-    done = moat("run", "--", "true")
+    done = moat("run", "--trust", "--", "true")
     assert done.returncode == 125
     for words in (b"not installed", b"runsc install", b"--no-sandbox", b"MOAT_NO_SANDBOX=1"):
         assert words in done.stderr

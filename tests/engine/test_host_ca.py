@@ -72,7 +72,7 @@ def remove_later():
 @SANDBOXES
 async def test_a_base_without_a_build_trusts_it(world, workspace, signed, sandbox):
     """Bundle, extras and variables are there in the plain base image."""
-    async with Moat() as moat, moat.run(workspace, sandbox=sandbox) as run:
+    async with Moat() as moat, moat.run(workspace, config="workspace", sandbox=sandbox) as run:
         assert run.run.plan.image.dockerfile is None
         body = signed.read_bytes().strip()
         assert body in await run.read("/etc/ssl/certs/ca-certificates.crt")
@@ -106,7 +106,7 @@ async def test_programs_accept_what_it_signed(world, workspace, signed, remove_l
     """Python, curl with and without its variable, and git, each by its own way, speak to a server that it signed."""
     async with (
         Moat() as moat,
-        moat.run(workspace, dependencies=("python", "curl", "git")) as run,
+        moat.run(workspace, config="workspace", dependencies=("python", "curl", "git")) as run,
         run.start(["python", "server.py"]) as server,
     ):
         remove_later.append(run.run.image)

@@ -59,14 +59,16 @@ async def test_an_image_removed_in_between_is_made_again(world, home, workspace)
     cleaner = Cleaner()
     (workspace / "agent.yaml").write_text("hooks: {post_build: 'echo built > /tmp/built-for-test-many'}\n")
     async with Moat(home=home, plugins={"cleaner": cleaner}) as moat:
-        request = moat.request(workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False)
+        request = moat.request(
+            workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False, config="workspace"
+        )
         tag = moat.plan(request).image.reference
         cleaner.struck = 1  # the first run only builds it
         async with moat.open(request) as run:
             assert (await run.wait()).stdout == b"built\n"
         cleaner.struck = 0
         async with moat.open(
-            moat.request(workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False)
+            moat.request(workspace, command=["cat", "/tmp/built-for-test-many"], sandbox=False, config="workspace")
         ) as run:
             assert (await run.wait()).stdout == b"built\n"
         assert cleaner.struck == 1

@@ -17,6 +17,7 @@ import click
 from moat_core.cli.context import CliContext, pass_cli
 from moat_core.cli.options import json_option
 from moat_core.cli.render import format_size, print_json, printable, style
+from moat_core.config import left_out
 from moat_core.errors import ConfigError, MoatError
 from moat_core.types import Check
 
@@ -162,7 +163,7 @@ def _plugins(moat: Moat) -> Iterator[Check]:
 
 def _config(moat: Moat, folder: Path) -> Iterator[Check]:
     try:
-        config = moat.config(folder)
+        config = moat.config(folder, config="trusted")
     except ConfigError as error:
         for problem in error.problems:
             where = f"{problem.where}: " if problem.where else ""
@@ -171,7 +172,8 @@ def _config(moat: Moat, folder: Path) -> Iterator[Check]:
         yield Check("config", "error", error.message, error.hint)
     else:
         what = f"{config.path.name} is valid." if config.path else "There is no config file here; none is needed."
-        yield Check("config", "ok", what)
+        unheeded = left_out(config)
+        yield Check("config", "ok", f"{what} {unheeded.message}" if unheeded else what)
 
 
 def _print(found: list[tuple[str, Check]]) -> None:

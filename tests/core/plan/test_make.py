@@ -347,3 +347,11 @@ def test_whatever_is_asked_for_is_planned_or_refused_with_reasons(moat, mounts, 
     assert is_name(plan.name)
     assert all("\0" not in key + item.value for key, item in plan.env.items())
     json.dumps(plan.to_json())
+
+
+def test_a_config_that_was_read_before_asks_nothing_of_a_plugin(moat):
+    """It is core's, whatever it is written down as."""
+    moat.file("agent.yaml", "name: fox\n")
+    library = moat.moat()
+    for config in (library.config(moat.workspace).file, {"name": "fox"}, "trusted", "workspace"):
+        assert library.plan(library.request(moat.workspace, config=config)).name == "fox"

@@ -189,6 +189,7 @@ def test_the_port_is_the_flags_then_the_environments_then_the_configs(moat, prox
     """The first of them that is there."""
     ports = [free_port() for _ in range(3)]
     moat.file("agent.yaml", f"proxy: {{port: {ports[0]}}}\n")
+    moat.trust()
     for environ, argv, port in (
         ({}, [], ports[0]),
         ({"MOAT_PROXY_PORT": str(ports[1])}, [], ports[1]),
@@ -318,6 +319,7 @@ def test_root_makes_no_ca_in_another_users_folder(home, monkeypatch):
 def opened(moat, world):
     """Run ``moat open … --print``: its status, and what it says. A proxy that it starts takes any free port."""
     moat.file("agent.yaml", "proxy: {port: 0}\n")
+    moat.trust()
 
     def run(*argv):
         done = moat.cli("open", *argv, "--print")

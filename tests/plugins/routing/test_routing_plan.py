@@ -29,6 +29,7 @@ PORTS = {"web": 3000, "my-api": 8000}
 def home(moat):
     """A ``MOAT_HOME`` whose proxy takes any port that is free."""
     moat.file("agent.yaml", "proxy: {port: 0}\n")
+    moat.trust()
     yield Path(moat.home.path)
     sweep(moat.home.path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moat_core.errors import WorkspaceError
 from moat_core.plan import hide_env, make_env, make_init
 from moat_core.types import Mount, Tmpfs, User
 from moat_plugins import workspace
@@ -280,3 +281,10 @@ def test_paths_with_odd_characters(planned, tmp_path):
     path.mkdir()
     plan = planned(workspace, workspace=path).freeze()
     assert Path(plan.mounts[0].source) == path
+
+
+def test_the_folder_of_the_users_own_config_is_out_of_reach(planned, tmp_path):
+    """A run that could write it would trust itself, and have no ceiling; it is called by its name."""
+    (tmp_path / "workspace/conf/moat").mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="holds the folder of your own config"):
+        hide(planned(workspace).freeze(), tmp_path / "workspace/conf/moat", "the folder of your own config")

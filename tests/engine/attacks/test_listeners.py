@@ -264,7 +264,11 @@ async def test_an_error_of_one_connection(row, defended, monkeypatch):
     async def plainly(listener, handler):
         from anyio.abc import SocketListener
 
-        await (await SocketListener.from_socket(listener)).serve(handler)
+        async def serve_one(stream):
+            async with stream:
+                await handler(stream)
+
+        await (await SocketListener.from_socket(listener)).serve(serve_one)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -13,16 +13,10 @@ import attrs
 import httptools
 
 __all__ = [
-    "CHUNKED",
-    "MAX_HEAD",
-    "NO_BODY",
-    "UNTIL_EOF",
-    "BadHead",
-    "Request",
-    "Response",
-    "parse_request",
-    "parse_response",
-]
+    "CHUNKED", "MAX_HEAD", "NO_BODY", "UNTIL_EOF", "BadHead", "Fields", "Request", "Response", "expects_continue",
+    "find_tokens", "keeps_alive", "parse_request", "parse_response", "read_request_line", "read_status_line",
+    "request_body", "response_body", "split", "validate",
+]  # fmt: skip
 
 MAX_HEAD = 64 * 1024
 """How long a head may be, in bytes."""
@@ -141,25 +135,17 @@ def parse_request(data: bytes) -> Request:
     Raises:
         BadHead: It is not passed on.
     """
-    start, lines = _split(data)
-    words = start.split(b" ")
-    if len(words) != 3 or words[2] not in _VERSIONS:  # noqa: PLR2004 - method, target, version
-        raise BadHead(400 if len(words) != 3 or words[2][:5] != b"HTTP/" else 505, "The request line is malformed.")  # noqa: PLR2004
-    method, target, version = words
-    if not _METHOD.fullmatch(method):  # llhttp skips line ends before it
-        raise BadHead(400, "The request line is malformed.")
-    minor = _VERSIONS[version]
-    _validate(httptools.HttpRequestParser, data, 400)
-    if method == b"CONNECT":
-        raise BadHead(405, "This is no forward proxy: CONNECT is refused.")
+    start, lines = split(data)
+    method, target, minor = read_request_line(start)
+    validate(httptools.HttpRequestParser, data, 400)
     kept, fields = _sort(lines, _OF_REQUESTS, is_request=True)
     if minor and b"host" not in fields:
         raise BadHead(400, "The request has no Host header.")
     target, host = _find_host(method, target, fields)
-    tokens = _tokens(fields)
-    body = _request_body(fields, minor)
+    tokens = find_tokens(fields)
+    body = request_body(fields, minor)
     upgrade = _find_upgrade(fields) if b"upgrade" in tokens and body == NO_BODY and minor else b""
-    expects = _expects(fields, minor)
+    expects = expects_continue(fields, minor)
     out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, host)]
     out += _without(kept, tokens)
     # A POST without a body says so; of a GET nothing is expected.
@@ -173,7 +159,7 @@ def parse_request(data: bytes) -> Request:
         head=b"".join(out),
         body=body,
         minor=minor,
-        keep_alive=_keeps_alive(tokens, minor),
+        keep_alive=keeps_alive(tokens, minor),
         upgrade=upgrade,
         expects=expects,
         via=tuple(word for line in fields[b"via"] for word in line.lower().replace(b",", b" ").split())
@@ -188,16 +174,13 @@ def parse_response(data: bytes, method: bytes) -> Response:
     Raises:
         BadHead: It is not passed on.
     """
-    start, lines = _split(data)
-    version, _, rest = start.partition(b" ")
-    if version not in _VERSIONS or not _STATUS.fullmatch(rest):
-        raise BadHead(502, "The status line is malformed.")
-    minor, status = _VERSIONS[version], int(rest[:3])
+    start, lines = split(data)
+    rest, status, minor = read_status_line(start)
     kept, fields = _sort(lines, _HOP_BY_HOP, is_request=False)
-    tokens = _tokens(fields)
+    tokens = find_tokens(fields)
     # llhttp wants to know that a 101 was asked for, which it was.
-    _validate(httptools.HttpResponseParser, data, 502)
-    body = _response_body(fields, method, status, minor)
+    validate(httptools.HttpResponseParser, data, 502)
+    body = response_body(fields, method, status, minor)
     upgrade = _one(fields, b"upgrade") if status == _SWITCHING else b""
     out = [b"HTTP/1.1 %b\r\n" % rest]
     out += _without(kept, tokens)
@@ -210,7 +193,7 @@ def parse_response(data: bytes, method: bytes) -> Response:
         head=b"".join(out),
         body=body,
         minor=minor,
-        keep_alive=_keeps_alive(tokens, minor) and body != UNTIL_EOF and status != _SWITCHING,
+        keep_alive=keeps_alive(tokens, minor) and body != UNTIL_EOF and status != _SWITCHING,
         upgrade=upgrade,
     )
 
@@ -218,17 +201,37 @@ def parse_response(data: bytes, method: bytes) -> Response:
 Fields = dict[bytes, list[bytes]]
 
 
-def _split(data: bytes) -> tuple[bytes, list[bytes]]:
+def split(data: bytes, most: int = MAX_HEAD) -> tuple[bytes, list[bytes]]:
     """Return the start line, and the lines of the fields; llhttp has yet to say that they are well-formed."""
-    if len(data) > MAX_HEAD:
-        raise BadHead(431, f"The head is longer than {MAX_HEAD} bytes.")
+    if len(data) > most:
+        raise BadHead(431, f"The head is longer than {most} bytes.")
     start, *lines = data[:-4].split(b"\r\n")
     if len(lines) > _MAX_LINES:
         raise BadHead(431, f"The head has more than {_MAX_LINES} lines.")
     return start, lines
 
 
-def _validate(parser: type, data: bytes, status: int) -> None:
+def read_request_line(start: bytes) -> tuple[bytes, bytes, int]:
+    """Return method, target, and the version's last digit."""
+    words = start.split(b" ")
+    if len(words) != 3 or words[2] not in _VERSIONS:  # noqa: PLR2004 - method, target, version
+        raise BadHead(400 if len(words) != 3 or words[2][:5] != b"HTTP/" else 505, "The request line is malformed.")  # noqa: PLR2004
+    if not _METHOD.fullmatch(words[0]):  # llhttp skips line ends before it
+        raise BadHead(400, "The request line is malformed.")
+    if words[0] == b"CONNECT":
+        raise BadHead(405, "This is no forward proxy: CONNECT is refused.")
+    return words[0], words[1], _VERSIONS[words[2]]
+
+
+def read_status_line(start: bytes) -> tuple[bytes, int, int]:
+    """Return status and phrase as they came, the status, and the version's last digit."""
+    version, _, rest = start.partition(b" ")
+    if version not in _VERSIONS or not _STATUS.fullmatch(rest):
+        raise BadHead(502, "The status line is malformed.")
+    return rest, int(rest[:3]), _VERSIONS[version]
+
+
+def validate(parser: type, data: bytes, status: int) -> None:
     """Have llhttp, strict, agree that DATA is one head and nothing else. A parser is used once: some heads spoil it."""
     heard = _Heard()
     try:
@@ -272,7 +275,7 @@ def _without(lines: list[bytes], tokens: frozenset[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in tokens]
 
 
-def _tokens(fields: Fields) -> frozenset[bytes]:
+def find_tokens(fields: Fields) -> frozenset[bytes]:
     """Return the connection's options. What frames a message, or says whose it is, is not for a peer to take out."""
     values = fields.get(b"connection")
     if not values:
@@ -310,7 +313,8 @@ def _find_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, byt
     return target, host
 
 
-def _request_body(fields: Fields, minor: int) -> int:
+def request_body(fields: Fields, minor: int) -> int:
+    """Return the framing of a request's body."""
     if codings := fields.get(b"transfer-encoding"):
         if b"content-length" in fields or minor == 0:
             raise BadHead(400, "The request's body has two lengths.")
@@ -320,7 +324,7 @@ def _request_body(fields: Fields, minor: int) -> int:
     return _length(fields, 400)
 
 
-def _response_body(fields: Fields, method: bytes, status: int, minor: int) -> int:
+def response_body(fields: Fields, method: bytes, status: int, minor: int) -> int:
     """RFC 9112, 6.3."""
     codings, is_bodiless = fields.get(b"transfer-encoding"), status < _OK or status in {_NO_CONTENT, _NOT_MODIFIED}
     if codings and (b"content-length" in fields or minor == 0 or [each.lower() for each in codings] != [b"chunked"]):
@@ -342,14 +346,16 @@ def _length(fields: Fields, status: int) -> int:
     return int(values[0])
 
 
-def _expects(fields: Fields, minor: int) -> bool:
+def expects_continue(fields: Fields, minor: int) -> bool:
+    """Tell whether the client waits for ``100 Continue``."""
     values = fields.get(b"expect", [])
     if values and [value.lower() for value in values] != [b"100-continue"]:
         raise BadHead(417, "Only '100-continue' may be expected.")
     return bool(values) and minor == 1
 
 
-def _keeps_alive(tokens: frozenset[bytes], minor: int) -> bool:
+def keeps_alive(tokens: frozenset[bytes], minor: int) -> bool:
+    """Tell whether the connection may be used again."""
     return b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
 
 

@@ -164,15 +164,18 @@ class Proxy(ABC):
         return self._users[uid] > self.most_clients // 2
 
     def make_room(self, newcomer: Client) -> bool:
-        """Hang up on a tenth of those for whom nothing is under way, the oldest; tell whether there were any."""
+        """Hang up on a tenth of those for whom nothing is under way, the oldest; tell whether there were enough."""
         waiting = [each for each in self.clients if each.is_idle and each is not newcomer]
         waiting.sort(key=lambda each: each.deadline)
-        going = waiting[: len(waiting) // 10 + 1]
+        excess = len(self.clients) - self.most_clients
+        if len(waiting) < excess:
+            return False
+        going = waiting[: max(excess, len(waiting) // 10)]
         for client in going:
             client.transport.abort()
         # Not only when they have gone: the next one may come before that.
         self.clients.difference_update(going)
-        return bool(going)
+        return True
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do WORK in a task that ends with the proxy."""

@@ -49,7 +49,8 @@ async def serve(proxy: Proxy, sockets: Iterable[socket.socket], *, drain_s: floa
 
     As many connections are let in as this process may have files, if that is less than PROXY would.
     """
-    proxy.limit_clients(max(1, (raise_file_limit() - _RESERVED_FILES) * 3 // 4))
+    # Each may cost another one, to its service.
+    proxy.limit_clients(max(1, (raise_file_limit() - _RESERVED_FILES) // 2))
     async with open_servers(sockets, proxy.accept):
         _keep_heap()
         # What is there by now stays: to look through it again and again would cost every request its share.

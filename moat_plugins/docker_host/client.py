@@ -1,21 +1,25 @@
-"""The run's side of a connection: HTTP/1.1 by h11, read strictly, written by us."""
+"""The run's side of a connection: HTTP/1.1, read strictly, written by us."""
 
 from __future__ import annotations
 
+import http
 import json
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import h11
 
+from moat_core.http.body import BadBody
+from moat_core.http.head import BadHead
+from moat_core.http.message import read_request, write_head
+from moat_core.http.streams import Incoming
 from moat_plugins.docker_host.policy.verdict import Refused
-from moat_plugins.docker_host.upstream import PIECE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anyio.abc import ByteStream
 
+    from moat_core.http.message import Asked
     from moat_plugins.docker_host.upstream import Head
 
 __all__ = ["Client", "Gone", "read_headers"]
@@ -23,8 +27,13 @@ __all__ = ["Client", "Gone", "read_headers"]
 JSON_BYTES = 1024 * 1024
 """The longest body that is looked at."""
 _HEAD_BYTES = 128 * 1024
+_HEAD_S = 30.0
+"""How long a head may take from its first byte: longer than any client needs, and nobody keeps a connection by it."""
+_IDLE_S = 600.0
+"""How long a connection may wait for its next request; Docker's own clients close it after 90 s."""
 _LINGER_BYTES = 8 * 1024 * 1024
 _LINGER_S = 5.0
+_BODILESS = frozenset({204, 304})
 _ONCE = {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"}
 _OURS = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "proxy-connection"}
 
@@ -33,14 +42,12 @@ class Gone(Exception):
     """The client has left, or speaks no HTTP any more."""
 
 
-def read_headers(request: h11.Request) -> dict[str, str]:
+def read_headers(request: Asked) -> dict[str, str]:
     """Return the headers of REQUEST by lower-case name; of those that come several times, all with ``, ``.
 
     Raises:
         Refused: Two of them disagree on what the request is.
     """
-    # Where the body ends h11 alone decides (chunks go before a length, RFC 9112 section 6.3); what is sent on to the
-    # engine is framed anew, so that nobody else reads these headers.
     made: dict[str, str] = {}
     for name, value in request.headers:
         key = name.decode("ascii")
@@ -48,7 +55,7 @@ def read_headers(request: h11.Request) -> dict[str, str]:
             raise Refused(f"moat: the request has two headers {key}.", status=400)
         text = value.decode("latin-1")
         made[key] = f"{made[key]}, {text}" if key in made else text
-    if request.http_version != b"1.1":
+    if not request.minor:
         raise Refused("moat: the guard speaks HTTP/1.1.", status=505)
     return made
 
@@ -58,35 +65,52 @@ class Client:
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
-        self._body_over = False
+        self._incoming = Incoming(stream)
         self._is_head = False
+        self._waits = False
+        """The client waits for ``100 Continue``."""
+        self._keep = True
+        """The connection may be used again."""
+        self._chunked = False
+        self._has_begun = self._is_answered = False
 
-    async def next_request(self) -> h11.Request | None:
+    async def next_request(self) -> Asked | None:
         """Wait for a request; ``None`` when there will be none.
 
         Raises:
             Gone: What comes is no HTTP; it was told.
         """
-        event = await self._next()
-        if isinstance(event, h11.Request):
-            self._body_over = False
-            self._is_head = event.method == b"HEAD"
-            return event
-        return None
+        self._is_head = self._has_begun = self._is_answered = False
+        try:
+            data = await self._incoming.read_head(_HEAD_BYTES, idle_s=_IDLE_S, head_s=_HEAD_S)
+            if not data:
+                return None
+            request = read_request(data, most=_HEAD_BYTES)
+        except BadHead as error:
+            await self._complain(error.status, error.reason)
+            raise Gone from error
+        except (OSError, anyio.BrokenResourceError) as error:
+            raise Gone from error
+        self._incoming.begin_body(request.body)
+        self._is_head, self._keep, self._waits = request.method == b"HEAD", request.keep_alive, request.expects
+        return request
 
     async def read_piece(self) -> bytes:
-        """Return the next piece of the request's body; empty at its end."""
-        while not self._body_over:
-            event = await self._next()
-            if isinstance(event, h11.Data):
-                if event.data:
-                    return bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-                self._body_over = True
-            else:
-                raise Gone
-        return b""
+        """Return the next piece of the request's body; empty at its end.
+
+        Raises:
+            Gone: It is malformed, which was told, or breaks off.
+        """
+        if self._waits and not self._incoming.has_come and not self._incoming.body_over:
+            await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._waits = False
+        try:
+            return await self._incoming.read_piece()
+        except BadBody as error:
+            await self._complain(400, str(error))
+            raise Gone from error
+        except (OSError, anyio.BrokenResourceError) as error:
+            raise Gone from error
 
     async def read_body(self) -> bytes:
         """Return the request's whole body.
@@ -104,8 +128,9 @@ class Client:
     async def watch(self) -> None:
         """Wait until the client leaves; return early when it says something."""
         try:
-            self._http.receive_data(await self.stream.receive(PIECE_BYTES))
-        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
+            if not await self._incoming.receive():
+                raise Gone
+        except (anyio.BrokenResourceError, OSError) as error:
             raise Gone from error
 
     async def answer(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
@@ -114,8 +139,8 @@ class Client:
         lines = [*(headers or {}).items(), ("Content-Length", str(len(data)))]
         if data:
             lines.append(("Content-Type", "application/json"))
-        out = self._made(h11.Response(status_code=status, headers=lines))
-        await self._write(out + self._made(h11.Data(data=data)) + self._made(h11.EndOfMessage()))
+        await self._write(self._begin(status, lines) + data)
+        self._is_answered = True
 
     async def begin(self, head: Head, *, is_whole: bool = True) -> None:
         """Begin to pass an answer of the engine on.
@@ -125,67 +150,64 @@ class Client:
         """
         ours = _OURS if is_whole else _OURS | {"content-length"}
         lines = [(name, value) for name, value in head.headers if name not in ours]
-        await self._write(self._made(h11.Response(status_code=head.status, headers=lines)))
+        has_length = any(name == "content-length" for name, _ in lines)
+        self._chunked = not (has_length or self._is_head or head.status in _BODILESS)
+        if self._chunked:
+            lines.append(("Transfer-Encoding", "chunked"))
+        await self._write(self._begin(head.status, lines))
+
+    def _begin(self, status: int, lines: list[tuple[str, str]]) -> bytes:
+        self._has_begun = True
+        if any(name.lower() == "connection" for name, _ in lines):
+            self._keep = False  # the one that we say is "close"
+        elif not self._keep:
+            lines = [*lines, ("Connection", "close")]
+        phrase = http.HTTPStatus(status).phrase if status in _STATUSES else ""
+        return write_head(f"HTTP/1.1 {status} {phrase}", lines)
 
     async def send(self, piece: bytes) -> None:
         """Pass on a piece of its body."""
-        await self._write(self._made(h11.Data(data=piece)))
+        await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
 
     async def end(self) -> None:
         """Say that it is over."""
-        await self._write(self._made(h11.EndOfMessage()))
+        self._is_answered = True
+        if self._chunked:
+            await self._write(b"0\r\n\r\n")
 
     async def switch(self, head: Head, protocol: str, *, asked: bool) -> bytes:
         """Tell the client that bytes flow both ways now, and return those that it sent already."""
         kind = head.get("content-type")
-        lines = [f"Content-Type: {kind}"] if kind else []
+        lines = [("Content-Type", kind)] if kind else []
         if asked:
-            lines = ["HTTP/1.1 101 UPGRADED", *lines, "Connection: Upgrade", f"Upgrade: {protocol}"]
+            made = write_head("HTTP/1.1 101 UPGRADED", [*lines, ("Connection", "Upgrade"), ("Upgrade", protocol)])
         else:
-            lines = ["HTTP/1.1 200 OK", "Content-Type: application/vnd.docker.raw-stream"]
-        await self._write("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        return bytes(self._http.trailing_data[0])
+            made = write_head("HTTP/1.1 200 OK", [("Content-Type", "application/vnd.docker.raw-stream")])
+        await self._write(made)
+        return self._incoming.take_rest()
 
     async def finish(self) -> bool:
         """Get ready for the next request; return whether there can be one.
 
         What is left of a refused request's body is read for a while: closing at once would take the answer back.
         """
-        if self._http.they_are_waiting_for_100_continue:
+        if self._waits:
             return False
         read = 0
         with anyio.move_on_after(_LINGER_S):
-            while not self._body_over and read < _LINGER_BYTES:
+            while not self._incoming.body_over and read < _LINGER_BYTES:
                 read += len(await self.read_piece())
-        if not self._body_over or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-            return False
-        self._http.start_next_cycle()
-        return True
+        return self._incoming.body_over and self._keep and self._is_answered
 
-    async def _next(self) -> Any:
-        try:
-            while True:
-                event = self._http.next_event()
-                if event is not h11.NEED_DATA:
-                    return event
-                if self._http.they_are_waiting_for_100_continue:
-                    await self._write(self._made(h11.InformationalResponse(status_code=100, headers=[])))
-                try:
-                    self._http.receive_data(await self.stream.receive(PIECE_BYTES))
-                except anyio.EndOfStream:
-                    self._http.receive_data(b"")
-        except h11.RemoteProtocolError as error:
-            if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                await self.answer(error.error_status_hint, {"message": f"moat: {error}."}, {"Connection": "close"})
-            raise Gone from error
-        except (OSError, anyio.BrokenResourceError) as error:
-            raise Gone from error
-
-    def _made(self, event: h11.Event) -> bytes:
-        return self._http.send(event) or b""
+    async def _complain(self, status: int, reason: str) -> None:
+        if not self._has_begun:
+            await self.answer(status, {"message": f"moat: {reason}"}, {"Connection": "close"})
 
     async def _write(self, data: bytes) -> None:
         try:
             await self.stream.send(data)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise Gone from error
+
+
+_STATUSES = frozenset(http.HTTPStatus)

@@ -27,9 +27,9 @@ from h2.events import (
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 
+from moat_core.http.streams import PIECE_BYTES
 from moat_plugins.docker_host.policy.builds import CHECKED, PASSED, check_message, why_refused
 from moat_plugins.docker_host.policy.verdict import Refused
-from moat_plugins.docker_host.upstream import PIECE_BYTES
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream

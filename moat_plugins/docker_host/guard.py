@@ -11,18 +11,17 @@ from urllib.parse import quote, urlencode
 import anyio
 
 from moat_core.errors import MoatError
+from moat_core.http.streams import splice
 from moat_plugins.docker_host.client import Client, Gone, read_headers
 from moat_plugins.docker_host.engine import Engine
 from moat_plugins.docker_host.images import error_line
 from moat_plugins.docker_host.policy.call import Call, split_target
 from moat_plugins.docker_host.policy.endpoints import decide
 from moat_plugins.docker_host.policy.verdict import Forward, Refused, Reply
-from moat_plugins.docker_host.splice import splice
 from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
-    import h11
-
+    from moat_core.http.message import Asked
     from moat_core.listen import Visitor
     from moat_core.runtime.facets import EngineApi
     from moat_plugins.docker_host.names import Names
@@ -74,7 +73,7 @@ class Guard:
         finally:
             visitor.close()
 
-    async def _serve_one(self, client: Client, request: h11.Request) -> bool:
+    async def _serve_one(self, client: Client, request: Asked) -> bool:
         """Return whether the connection can take another request."""
         method, target = request.method.decode("ascii"), request.target.decode("ascii", "replace")
         try:

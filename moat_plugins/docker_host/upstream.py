@@ -1,4 +1,4 @@
-"""One request to the engine over a connection of its own, by h11; after an upgrade its bytes are passed through."""
+"""One request to the engine over a connection of its own; after an upgrade its bytes are passed through."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 import attrs
-import h11
 
 from moat_core.errors import EngineError
+from moat_core.http.body import BadBody
+from moat_core.http.head import BadHead
+from moat_core.http.message import read_response, write_head
+from moat_core.http.streams import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,12 +21,11 @@ if TYPE_CHECKING:
 
     from moat_core.runtime.facets import EngineApi
 
-__all__ = ["PIECE_BYTES", "Head", "Upstream"]
+__all__ = ["Head", "Upstream"]
 
-PIECE_BYTES = 64 * 1024
 _HEAD_BYTES = 256 * 1024
 _BODY_BYTES = 64 * 1024 * 1024
-_SWITCHED = 101
+_SWITCHED, _OK = 101, 200
 
 
 @attrs.frozen
@@ -43,7 +45,8 @@ class Upstream:
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
+        self._incoming = Incoming(stream)
+        self._method = b""
 
     @classmethod
     @asynccontextmanager
@@ -81,19 +84,18 @@ class Upstream:
             lines += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         elif method not in {"GET", "HEAD"}:
             lines.append(("Content-Length", "0"))
-        data = self._send(h11.Request(method=method, target=target, headers=lines))
-        if not streams:
-            data += self._send(h11.Data(data=body)) if body else b""
-            data += self._send(h11.EndOfMessage())
-        await self.stream.send(data)
+        self._method = method.encode("ascii")
+        data = write_head(f"{method} {target} HTTP/1.1", lines)
+        await self.stream.send(data if streams or not body else data + body)
 
     async def send_data(self, data: bytes) -> None:
         """Send a piece of a body that streams."""
-        await self.stream.send(self._send(h11.Data(data=data)))
+        if data:  # an empty chunk would be its end
+            await self.stream.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def end_data(self) -> None:
         """Say that a body that streams is over."""
-        await self.stream.send(self._send(h11.EndOfMessage()))
+        await self.stream.send(b"0\r\n\r\n")
 
     async def read_head(self) -> Head:
         """Wait for the answer to begin.
@@ -102,24 +104,24 @@ class Upstream:
             EngineError: What comes is no HTTP, or nothing comes.
         """
         while True:
-            event = await self._next()
-            if isinstance(event, h11.Response) or (
-                isinstance(event, h11.InformationalResponse) and event.status_code == _SWITCHED
-            ):
-                lines = tuple((key.decode("ascii").lower(), value.decode("latin-1")) for key, value in event.headers)
-                return Head(event.status_code, lines)
-            if not isinstance(event, h11.InformationalResponse):
-                raise EngineError("The engine closed the connection instead of answering.")
+            try:
+                data = await self._incoming.read_head(_HEAD_BYTES)
+                if not data:
+                    raise EngineError("The engine closed the connection instead of answering.")
+                told = read_response(data, self._method, most=_HEAD_BYTES)
+            except (BadHead, OSError, anyio.BrokenResourceError) as error:
+                raise EngineError(f"The engine's answer broke off: {error}.") from error
+            if told.status >= _OK or told.status == _SWITCHED:
+                self._incoming.begin_body(told.body)
+                lines = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in told.headers)
+                return Head(told.status, lines)
 
     async def read_piece(self) -> bytes:
         """Return the next piece of the answer's body; empty at its end."""
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.Data):
-                if event.data:
-                    return bytes(event.data)
-            else:
-                return b""
+        try:
+            return await self._incoming.read_piece()
+        except (BadBody, OSError, anyio.BrokenResourceError) as error:
+            raise EngineError(f"The engine's answer broke off: {error}.") from error
 
     async def read_body(self) -> bytes:
         """Return all of the answer's body."""
@@ -133,20 +135,4 @@ class Upstream:
     @property
     def rest(self) -> bytes:
         """Return what came after the head of an answer that switched protocols."""
-        return bytes(self._http.trailing_data[0])
-
-    def _send(self, event: h11.Event) -> bytes:
-        return self._http.send(event) or b""
-
-    async def _next(self) -> h11.Event | type[h11.PAUSED]:
-        try:
-            while True:
-                event = self._http.next_event()
-                if event is not h11.NEED_DATA:
-                    return event  # type: ignore[return-value]
-                try:
-                    self._http.receive_data(await self.stream.receive(PIECE_BYTES))
-                except anyio.EndOfStream:
-                    self._http.receive_data(b"")
-        except (h11.RemoteProtocolError, OSError, anyio.BrokenResourceError) as error:
-            raise EngineError(f"The engine's answer broke off: {error}.") from error
+        return self._incoming.take_rest()

@@ -258,7 +258,7 @@ class Proxy:
 
 def test_thousands_that_wait_take_little():
     """10,000 connections, a tenth of them in the middle of a head: 3 KB each at most, and who asks is answered."""
-    count = min(10_000, raise_file_limit() - 500)
+    count = min(10_000, raise_file_limit() // 2 - 100)
     with Proxy() as proxy:
         waiting = [socket.create_connection(proxy.address) for _number in range(100)]
         _, before = proxy.tell()

@@ -20,6 +20,7 @@ import pytest
 from attack import attack
 from victim import FILES
 
+from moat_core.api import Moat
 from moat_core.fds import raise_file_limit
 from moat_core.listen import serve
 from moat_core.tls import Authority, client_context
@@ -264,7 +265,11 @@ async def test_an_error_of_one_connection(row, defended, monkeypatch):
     async def plainly(listener, handler):
         from anyio.abc import SocketListener
 
-        await (await SocketListener.from_socket(listener)).serve(handler)
+        async def serve_one(stream):
+            async with stream:
+                await handler(stream)
+
+        await (await SocketListener.from_socket(listener)).serve(serve_one)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -313,3 +318,47 @@ async def test_strangers_at_a_guard(row, tmp_path):
     async with victim("tls", tmp_path / "run", True) as attacked:
         await row(attacked)
         assert await attacked.judge() == ""
+
+
+POUR = (
+    "use IO::Socket::INET; my @k; for (1..2000) { my $s = IO::Socket::INET->new(PeerAddr=>$ARGV[0], Timeout=>2);"
+    ' push @k, $s if $s; } print scalar(@k), "\\n"; $| = 1; print "."; sleep 100'
+)
+IMAGE = "debian:bookworm-slim"
+
+
+@pytest.mark.attack("another run's flood")
+@pytest.mark.slow
+async def test_another_containers_flood_ends_no_run(world, workspace):
+    """2,000 connections from another container, kept open, to the guard of a run in gVisor: its Docker still answers."""
+    async with Moat() as moat, moat.run(workspace, sandbox=True, dependencies=["docker:host"]) as run:
+        assert (await run.exec(["docker", "version"], timeout_s=60)).exit_code == 0
+        name = f"flood-{run.id}"
+        gateway = (await run.exec(["getent", "hosts", "docker.moat.internal"], check=True)).text.split()[0]
+        argv = [
+            "docker",
+            "run",
+            "--rm",
+            "--name",
+            name,
+            "--ulimit",
+            "nofile=8192",
+            IMAGE,
+            "perl",
+            "-e",
+            POUR,
+            f"{gateway}:2376",
+        ]
+        flood = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            async with asyncio.timeout(60):
+                connected = int(await flood.stdout.readline())
+            assert connected > 1138
+            for _ in range(3):
+                assert (await run.exec(["docker", "version"], timeout_s=60)).exit_code == 0
+            assert len(os.listdir("/proc/self/fd")) < 800
+        finally:
+            flood.kill()
+            await flood.wait()
+            subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+    assert world.left() == {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import h11
 
+from moat_plugins.docker_host.budget import weigh
 from moat_plugins.docker_host.policy.verdict import Refused
 from moat_plugins.docker_host.upstream import PIECE_BYTES
 
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.upstream import Head
 
 __all__ = ["Client", "Gone", "read_headers"]
 
 JSON_BYTES = 1024 * 1024
 """The longest body that is looked at."""
-_HEAD_BYTES = 128 * 1024
+_HEAD_BYTES = 64 * 1024
+_MOST_HEADERS = 100
+_BODY_S = 60.0
+"""What a body that is looked at may take to come."""
+_SEND_S = 30.0
+"""What a client may take for an answer that is in memory whole."""
 _LINGER_BYTES = 8 * 1024 * 1024
 _LINGER_S = 5.0
 _ONCE = {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"}
@@ -69,11 +76,15 @@ class Client:
             Gone: What comes is no HTTP; it was told.
         """
         event = await self._next()
-        if isinstance(event, h11.Request):
-            self._body_over = False
-            self._is_head = event.method == b"HEAD"
-            return event
-        return None
+        if not isinstance(event, h11.Request):
+            return None
+        if len(event.headers) > _MOST_HEADERS:
+            del event  # it may be large, and who sent it may be slow to take the answer
+            await self.answer(431, {"message": "moat: the request has too many headers."}, {"Connection": "close"})
+            raise Gone
+        self._body_over = False
+        self._is_head = event.method == b"HEAD"
+        return event
 
     async def read_piece(self) -> bytes:
         """Return the next piece of the request's body; empty at its end."""
@@ -88,18 +99,22 @@ class Client:
                 raise Gone
         return b""
 
-    async def read_body(self) -> bytes:
-        """Return the request's whole body.
+    async def read_body(self, account: Account) -> bytes:
+        """Return the request's whole body, charged to ACCOUNT by what it weighs once it is parsed.
 
         Raises:
-            Refused: It is too long to be looked at.
+            Refused: It is too long to be looked at, or takes too long to come.
         """
         data = bytearray()
-        while piece := await self.read_piece():
-            data += piece
-            if len(data) > JSON_BYTES:
-                raise Refused("moat: the body is too long.", status=413)
-        return bytes(data)
+        with anyio.move_on_after(_BODY_S):
+            while piece := await self.read_piece():
+                data += piece
+                if len(data) > JSON_BYTES:
+                    raise Refused("moat: the body is too long.", status=413)
+                await account.hold(len(data))
+            await account.hold(weigh(data))
+            return bytes(data)
+        raise Refused("moat: the body does not come.", status=408)
 
     async def watch(self) -> None:
         """Wait until the client leaves; return early when it says something."""
@@ -115,7 +130,26 @@ class Client:
         if data:
             lines.append(("Content-Type", "application/json"))
         out = self._made(h11.Response(status_code=status, headers=lines))
-        await self._write(out + self._made(h11.Data(data=data)) + self._made(h11.EndOfMessage()))
+        await self._write_soon(out + self._made(h11.Data(data=data)) + self._made(h11.EndOfMessage()))
+
+    async def begin_list(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin an answer of JSON whose length is not known yet."""
+        lines = [*headers.items(), ("Content-Type", "application/json")]
+        await self._write(self._made(h11.Response(status_code=status, headers=lines)))
+
+    async def send_soon(self, piece: bytes) -> None:
+        """Pass on a piece of the body; who does not take it in time has gone.
+
+        Raises:
+            Gone: It was not taken.
+        """
+        await self._write_soon(self._made(h11.Data(data=piece)))
+
+    async def _write_soon(self, data: bytes) -> None:
+        with anyio.move_on_after(_SEND_S) as scope:
+            await self._write(data)
+        if scope.cancelled_caught:
+            raise Gone
 
     async def begin(self, head: Head) -> None:
         """Begin to pass an answer of the engine on."""

@@ -10,6 +10,7 @@ import attrs
 import h11
 
 from moat_core.errors import EngineError
+from moat_plugins.docker_host.budget import weigh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from moat_core.runtime.facets import EngineApi
+    from moat_plugins.docker_host.budget import Account
 
 __all__ = ["PIECE_BYTES", "Head", "Upstream"]
 
 PIECE_BYTES = 64 * 1024
 _HEAD_BYTES = 256 * 1024
-_BODY_BYTES = 64 * 1024 * 1024
+_BODY_BYTES = 4 * 1024 * 1024
+"""The longest answer that is looked at whole; lists are looked at item by item (`items`)."""
 _SWITCHED = 101
 
 
@@ -121,13 +124,20 @@ class Upstream:
             else:
                 return b""
 
-    async def read_body(self) -> bytes:
-        """Return all of the answer's body."""
-        data = bytearray()
+    async def read_body(self, account: Account) -> bytes:
+        """Return all of the answer's body, charged to ACCOUNT beside what that holds already, as if it were parsed.
+
+        Raises:
+            EngineError: It is too long.
+            Refused: There is no room for it.
+        """
+        data, before = bytearray(), account.size
         while piece := await self.read_piece():
             data += piece
             if len(data) > _BODY_BYTES:
                 raise EngineError("The engine's answer is too long for the guard to look at.")
+            await account.hold(before + len(data))
+        await account.hold(before + weigh(data))
         return bytes(data)
 
     @property

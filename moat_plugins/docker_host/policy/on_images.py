@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.containers import check_config
 from moat_plugins.docker_host.policy.fields import check_reference
 from moat_plugins.docker_host.policy.images import check_build, check_changes, check_new_tag, own_image
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
 async def own_list(call: Call) -> Forward:
     """List the images that the run made, pulled or used."""
 
-    async def only_own(answer: Any) -> Any:
-        engine = call.engine
-        return [item for item in answer if call.scope.is_own(item.get("Labels")) or item.get("Id") in engine.images]
+    def keep(item: Any) -> Any:
+        return item if call.scope.is_own(item.get("Labels")) or item.get("Id") in call.engine.images else None
 
-    return call.forward(transform=only_own)
+    return call.forward(listing=Listing({"": keep}))
 
 
 async def use(call: Call) -> Forward:

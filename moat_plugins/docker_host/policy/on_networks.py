@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.networks import check_connect, check_disconnect, check_network, check_volume
 from moat_plugins.docker_host.policy.references import check_endpoint
 from moat_plugins.docker_host.policy.verdict import Refused, missing
@@ -65,11 +66,10 @@ async def disconnect(call: Call) -> Forward:
 async def own_volumes(call: Call) -> Forward:
     """List the run's own volumes; those by which folders are bound are the guard's."""
 
-    async def only_own(answer: Any) -> Any:
-        kept = [item for item in answer.get("Volumes") or [] if not (item.get("Labels") or {}).get(BIND_LABEL)]
-        return {**answer, "Volumes": kept}
+    def keep(item: Any) -> Any:
+        return None if (item.get("Labels") or {}).get(BIND_LABEL) else item
 
-    return call.forward(query=call.with_own(), transform=only_own)
+    return call.forward(query=call.with_own(), listing=Listing({"Volumes": keep}, lambda: {"Warnings": None}))
 
 
 async def create_volume(call: Call) -> Forward | Reply:

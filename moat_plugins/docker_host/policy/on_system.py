@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.verdict import Reply, refuse
 from moat_plugins.docker_host.scope import BIND_LABEL
 
@@ -106,20 +107,21 @@ async def own_events(call: Call) -> Forward:
 
 async def usage(call: Call) -> Forward:
     """Tell how much space the run's own objects take."""
-    is_own = call.scope.is_own
+    size = 0
 
-    async def only_own(answer: Any) -> Any:
-        images = [item for item in answer.get("Images") or [] if is_own(item.get("Labels"))]
-        volumes = [item for item in answer.get("Volumes") or [] if is_own(item.get("Labels"))]
-        return {
-            "LayersSize": sum(item.get("Size", 0) for item in images),
-            "Images": images,
-            "Containers": [item for item in answer.get("Containers") or [] if is_own(item.get("Labels"))],
-            "Volumes": [item for item in volumes if not item["Labels"].get(BIND_LABEL)],
-            "BuildCache": [],
-        }
+    def own(item: Any) -> Any:
+        return item if call.scope.is_own(item.get("Labels")) else None
 
-    return call.forward(transform=only_own)
+    def image(item: Any) -> Any:
+        nonlocal size
+        size += item.get("Size", 0) if own(item) else 0
+        return own(item)
+
+    def volume(item: Any) -> Any:
+        return None if (item.get("Labels") or {}).get(BIND_LABEL) else own(item)
+
+    lists = {"Images": image, "Containers": own, "Volumes": volume}
+    return call.forward(listing=Listing(lists, lambda: {"LayersSize": size, "BuildCache": []}))
 
 
 async def session(call: Call) -> Forward:

@@ -1,9 +1,13 @@
 """Sessions of nox. `nox` alone runs the fast ones; `nox -l` lists all.
 
 Each session has an environment of its own, which is kept and reused. `nox --no-venv` uses the present one (`.venv`).
+What is installed is what ``constraints.txt`` says, but in the session `newest`.
 """
 
 from __future__ import annotations
+
+import os
+import sys
 
 import nox
 
@@ -13,13 +17,20 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 
 
-def _install(session: nox.Session, *what: str) -> None:
-    if session.virtualenv.is_sandboxed:
-        session.install("--quiet", *what)
+LOCKED = ("--constraint", "constraints.txt")
 
 
-def _pytest(session: nox.Session, *arguments: str) -> None:
-    _install(session, "-e", ".[test]")
+def _install(session: nox.Session, *what: str, constraint: tuple[str, ...] = LOCKED) -> None:
+    if not session.virtualenv.is_sandboxed:
+        # nox looks for programs on the PATH, where the environment that it runs in need not be.
+        os.environ["PATH"] = session.env["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    else:
+        upgrade = () if constraint else ("--upgrade", "--upgrade-strategy", "eager")
+        session.install("--quiet", *constraint, *upgrade, *what)
+
+
+def _pytest(session: nox.Session, *arguments: str, constraint: tuple[str, ...] = LOCKED) -> None:
+    _install(session, "-e", ".[dev]", constraint=constraint)
     session.run("python", "-m", "pytest", *arguments, *session.posargs)
 
 
@@ -36,12 +47,18 @@ def tests_engine(session: nox.Session) -> None:
 
 
 @nox.session
+def newest(session: nox.Session) -> None:
+    """Tests that need no engine, with the newest of everything: what a release of others breaks shows here first."""
+    _pytest(session, "-m", "not engine", constraint=())
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Lint, format and spelling."""
-    _install(session, "ruff>=0.8", "codespell>=2.3")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("codespell")
+    _install(session, "ruff", "codespell")
+    session.run("ruff", "check", ".", *session.posargs)
+    session.run("ruff", "format", "--check", ".", *session.posargs)
+    session.run("codespell", *session.posargs)
 
 
 @nox.session
@@ -54,8 +71,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def layers(session: nox.Session) -> None:
     """Who may import whom."""
-    _install(session, "-e", ".", "import-linter>=2.1")
-    session.run("lint-imports")
+    _install(session, "-e", ".", "import-linter")
+    session.run("lint-imports", *session.posargs)
 
 
 @nox.session
@@ -77,4 +94,4 @@ def docs_examples(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against the bare engine; prints ratios, writes bench/results. Needs an engine and a quiet machine."""
     _install(session, "-e", ".")
-    session.run("python", "-m", "bench", *session.posargs)
+    session.run("python", "bench", *session.posargs)

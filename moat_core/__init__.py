@@ -9,8 +9,6 @@ Importing this does nothing and is quick; a public name is imported when it is f
 
 from __future__ import annotations
 
-import importlib
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from moat_core.api import Moat as Moat
@@ -52,6 +50,8 @@ __all__ = [*sorted(_WHERE), "__version__"]  # noqa: PLE0604 - computed from the 
 
 def __getattr__(name: str) -> object:
     if name in _WHERE:
+        import importlib
+
         return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'moat_core' has no attribute {name!r}")
 

@@ -4,6 +4,9 @@
     ├─ UsageError                the caller asked for something that cannot be (exit 2)
     │  ├─ ConfigError            the config file, a flag or an option is wrong; carries every problem found
     │  ├─ PlanError              the plan does not hold together; carries every problem found
+    │  ├─ InvalidValue           an argument's value cannot be (also a ValueError)
+    │  ├─ InvalidType            an argument is of a type that cannot be (also a TypeError)
+    │  ├─ ArgumentTooLong        an argument is more than the kernel takes (also an OSError, E2BIG)
     │  └─ UnknownName            no such run, plugin, dependency …; carries the nearest matches
     ├─ PluginError               a plugin broke a promise
     │  ├─ PluginLoadError        it could not be imported or registered
@@ -16,6 +19,7 @@
     │  ├─ SandboxUnavailable     the isolation asked for cannot be had here
     │  ├─ ImageError             an image cannot be pulled or built
     │  ├─ StoreError             the state under MOAT_HOME cannot be read or written
+    │  ├─ HostPathError          a path of this machine does not lead where it should (also an OSError)
     │  └─ WorkspaceError         the workspace cannot be used
     ├─ SandboxError              inside a live run
     │  ├─ SandboxGone            the container is no longer there
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from moat_core.types import ExecResult, Problem
 
 __all__ = [
+    "ArgumentTooLong",
     "CommandFailed",
     "CommandTimeout",
     "ConfigError",
@@ -53,7 +58,10 @@ __all__ = [
     "HookContractError",
     "HookFailed",
     "HostError",
+    "HostPathError",
     "ImageError",
+    "InvalidType",
+    "InvalidValue",
     "MoatError",
     "PathDenied",
     "PathIsDirectory",
@@ -141,6 +149,28 @@ class PlanError(_Problems):
     code = "plan"
 
 
+class InvalidValue(UsageError, ValueError):
+    """An argument's value cannot be: a NUL in a name, a negative time."""
+
+    code = "invalid-value"
+
+
+class InvalidType(UsageError, TypeError):
+    """An argument is of a type that cannot be."""
+
+    code = "invalid-type"
+
+
+class ArgumentTooLong(UsageError, OSError):
+    """One argument, or one ``NAME=value``, is more than the kernel hands to a program."""
+
+    code = "argument-too-long"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno, self.strerror = 7, "Argument list too long"  # E2BIG everywhere; the module costs `moat list` time
+
+
 class UnknownName(UsageError):
     """No such run, plugin, dependency or key."""
 
@@ -220,6 +250,12 @@ class StoreError(HostError):
 
     code = "store"
     exit_code = EXIT_USAGE  # where MOAT_HOME is and what lies in it is the user's to decide
+
+
+class HostPathError(HostError, OSError):
+    """A path of this machine does not lead where it should, or what an engine mounted is not what was there."""
+
+    code = "host-path"
 
 
 class WorkspaceError(UsageError, OSError):

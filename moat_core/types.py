@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import attrs
 
+from moat_core import checks
+from moat_core.checks import NAME_RE, is_name
 from moat_core.errors import CommandFailed, CommandTimeout
 
 __all__ = [
@@ -40,14 +42,7 @@ __all__ = [
     "new_run_id",
 ]
 
-NAME_RE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-"""A DNS label (RFC 1123 §2.1), lower case: what an agent and an endpoint may be called."""
 RUN_ID_RE = re.compile(r"run-[0-9a-f]{8}")
-
-
-def is_name(text: str) -> bool:
-    """Tell whether TEXT may name an agent or an endpoint: a DNS label of 1 to 63 characters."""
-    return NAME_RE.fullmatch(text) is not None
 
 
 def new_run_id() -> str:
@@ -70,6 +65,8 @@ class RunState(enum.StrEnum):
     """The container has ended, the owner still undoes things."""
     KEPT = "kept"
     """Over, but its container was kept on request."""
+    GONE = "gone"
+    """Over, and the container that was kept has been removed from outside."""
     EXITED = "exited"
     FAILED = "failed"
     """Over; it could not be opened, was cancelled, or its owner died."""
@@ -109,27 +106,35 @@ class DependencyInfo:
     Args:
         name: ``family:mode``; only one mode of a family may be asked for.
         implies: Names that are installed with it; ``script``: sh that the build runs as root after them.
+        widens: What it gives a run beyond the default, so that a workspace's file needs trust for it; ``""``: nothing.
     """
 
     name: str
     summary: str
     implies: tuple[str, ...] = ()
     script: str = ""
+    widens: str = "what a plugin gives the run"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(source=checks.path, target=checks.path, read_only=checks.flag))
 class Mount:
-    """A host folder or file, bound into the container. Both paths are absolute."""
+    """A host folder or file, bound into the container. Both paths are absolute.
+
+    Args:
+        identity: Device and inode of the source when it was planned (`moat_core.host_path`); its path is then without
+            links, and a run does not start with anything else. ``None``: it is looked at when the run opens.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    identity: tuple[int, int] | None = attrs.field(default=None, repr=False, eq=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(target=checks.path, size_bytes=checks.count))
 class Tmpfs:
     """Memory-backed scratch space.
 
@@ -151,7 +156,8 @@ class Volume:
     Args:
         name: A DNS label, unique within the run.
         cache: ``""``: the run's own, made empty and gone with it. Else what it is kept for across runs (an agent's
-            name): who mounts it holds a lock, if only one may; ``moat clean`` removes it.
+            name), in one workspace, see `moat_core.runtime.locks`: who mounts it holds a lock, if only one may;
+            ``moat clean`` removes it.
     """
 
     name: str
@@ -159,7 +165,7 @@ class Volume:
     cache: str = ""
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(value=checks.word, origin=checks.text))
 class EnvValue:
     """One variable of the container's environment, and who gave it that value."""
 
@@ -167,7 +173,7 @@ class EnvValue:
     origin: str
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(endpoint=checks.text, number=checks.port))
 class Port:
     """A port of the container that is published on 127.0.0.1, by its endpoint's name."""
 
@@ -175,7 +181,7 @@ class Port:
     number: int
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(uid=checks.count, gid=checks.count, name=checks.text, home=checks.path))
 class User:
     """Who the command runs as. ``name`` and ``home`` exist in the container."""
 
@@ -185,7 +191,7 @@ class User:
     home: str = "/root"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(memory_bytes=checks.count_or_none, cpus=checks.amount_or_none))
 class Limits:
     """Ceilings of the container; ``None`` leaves the engine's own."""
 
@@ -221,7 +227,7 @@ class ImageSpec:
         return self.tag or self.base
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(name=checks.text, script=checks.text, order=checks.whole))
 class InitStep:
     """A piece of POSIX sh that `moat-init` runs as root, before privileges are dropped and the command starts.
 
@@ -244,7 +250,10 @@ class InitStep:
     inline: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=checks.fields(
+    argv=checks.argv, env=checks.env, cwd=checks.optional(checks.path), user=checks.optional(checks.user),
+    tty=checks.flag, stdin=checks.flag, size=checks.optional(checks.size),
+))  # fmt: skip
 class Command:
     """A command to run inside.
 
@@ -381,13 +390,11 @@ class Leftover:
 
     Args:
         kind: ``container``, ``network``, ``volume``, ``image``, ``run-folder`` …
-        name: As its engine calls it.
-        reason: Why it may go; one sentence.
+        name: As its engine calls it; ``reason``: why it may go, in one sentence.
         resource: The resource kind that releases it (see `moat_core.ledger.Resource`), with its fields.
         run_id: Whose it was, if known.
         automatic: The reaper may remove it by itself; else only ``moat clean`` does, after asking.
-        created: When it was made, if known.
-        size_bytes: What removing it frees, if known.
+        created: When it was made; ``size_bytes``: what removing it frees; both if known.
     """
 
     kind: str

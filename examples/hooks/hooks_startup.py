@@ -21,8 +21,8 @@ from moat_core.types import CommandInfo, DependencyInfo
 class GreetingConfig:
     """How runs are greeted."""
 
-    word: str = option("Hello", help="The first word of the greeting.")
-    loud: bool = option(False, help="Use capitals.")
+    word: str = option("Hello", help="The first word of the greeting.", widens=False)
+    loud: bool = option(False, help="Use capitals.", widens=False)
 
 
 @hookimpl
@@ -46,7 +46,7 @@ def moat_register_commands() -> Iterable[CommandInfo]:
 # --- dependencies ---
 @hookimpl
 def moat_register_dependencies() -> Iterable[DependencyInfo]:
-    return [DependencyInfo("motto:kind", "A motto in every image", script="echo 'be kind' >/etc/motto")]
+    return [DependencyInfo("motto:kind", "A motto in every image", script="echo 'be kind' >/etc/motto", widens="")]
 
 
 # --- resources ---

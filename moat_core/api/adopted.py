@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from moat_core.errors import MoatError, SandboxGone
 from moat_core.ledger import follow_moves
+from moat_core.lifecycle.mounts import check_mounts, hold_again
 from moat_core.logs import make_logger
 from moat_core.store.log import LogWriter
 from moat_core.store.paths import Lock
@@ -38,7 +39,8 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
 
     Args:
         task: ``adopt`` (the run's id), ``lock_fd`` (its lock, inherited), ``logged`` (bytes of each stream that are
-            in the run's log), ``keep``, ``timeout_s`` (seconds left, or ``None``).
+            in the run's log), ``keep``, ``timeout_s`` (seconds left, or ``None``), ``mounts`` (target, path, device
+            and inode of what of this machine is mounted).
         on_ready: Called when we own it.
     """
     run_id = task["adopt"]
@@ -46,6 +48,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
     lock = Lock(moat.home.run_lock(run_id))
     lock.adopt(task["lock_fd"])
     ended: SandboxInfo | None = None
+    why = "Its supervisor was ended."
     try:
         moat.watch()
         # Not `attach`: its command may have ended since its first owner let go.
@@ -54,6 +57,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
         on_ready()
         ended = await _see_through(moat, sandbox, task)
     except MoatError as error:
+        why = error.message
         log.error(error.message, hint=error.hint)
     finally:
         with anyio.move_on_after(_UNDO_S, shield=True):
@@ -66,7 +70,7 @@ async def own(moat: Moat, task: dict[str, Any], on_ready: Callable[[], None]) ->
                 status="finished" if ended is not None else "failed",
                 ended=time.time(),
                 exit_code=ended.exit_code if ended is not None else None,
-                error=None if ended is not None else "Its container has gone.",
+                error=None if ended is not None else why,
             )
         lock.release()
 
@@ -80,7 +84,7 @@ async def _see_through(moat: Moat, sandbox: Sandbox, task: dict[str, Any]) -> Sa
     ended: SandboxInfo | MoatError
     async with anyio.create_task_group() as group:
         logged = anyio.Event()
-        group.start_soon(_follow, moat, task["adopt"], sandbox)
+        group.start_soon(_follow, moat, task["adopt"], sandbox, task["mounts"])
         group.start_soon(_keep_log, moat.home.run_folder(task["adopt"]), sandbox, task["logged"], logged)
         try:
             with anyio.move_on_after(task["timeout_s"]) as limit:
@@ -98,12 +102,19 @@ async def _see_through(moat: Moat, sandbox: Sandbox, task: dict[str, Any]) -> Sa
     return ended
 
 
-async def _follow(moat: Moat, run_id: str, sandbox: Sandbox) -> None:
-    """Where the container is reached may change each time that its engine starts it anew; it may have by now."""
+async def _follow(moat: Moat, run_id: str, sandbox: Sandbox, mounts: Sequence[tuple[str, str, int, int]]) -> None:
+    """See to a container that its engine starts anew: where it is reached may change, and what is mounted."""
     while True:
         ports = sandbox.info.ports
         await follow_moves(lambda ports: moat.upkeep().follow(run_id, ports), ports)
         await sandbox.wait_moved(ports)
+        try:
+            with hold_again(mounts) as held:
+                await check_mounts(held, sandbox)
+            await sandbox.admit()
+        except MoatError as error:
+            make_logger(run_id=run_id).error(error.message, hint=error.hint)
+            await sandbox.stop(0)  # it is held: nothing of it has begun
 
 
 async def _wait(sandbox: Sandbox) -> SandboxInfo:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
+from moat_core import checks
 from moat_core.api.around import outlast, surrounded
 from moat_core.api.inside import OnOutput, SandboxHandle
 from moat_core.errors import MoatError, RunOver, TeardownError, UsageError
@@ -247,6 +248,7 @@ class RunHandle(SandboxHandle):
             "logged": self._logged,
             "keep": run.plan.keep,
             "timeout_s": run.time_left_s,
+            "mounts": [(target, held.path, *held.identity) for target, held in run.held_mounts.items()],
         }
         await adopt(self._opened.home, run.id, self._opened.lock_fd, task, without=run.dispatcher.plugins.without)
         run.detached = True
@@ -260,7 +262,7 @@ class RunHandle(SandboxHandle):
 
     async def stop(self, *, grace_s: float = 10.0) -> None:
         """Ask the container's main process to end, and kill it after GRACE_S seconds."""
-        await self.sandbox.stop(grace_s)
+        await self.sandbox.stop(checks.seconds(grace_s, "grace_s"))
 
     def url(self, endpoint: str) -> str:
         """Return where a browser on this machine finds an endpoint of the run.
@@ -272,7 +274,7 @@ class RunHandle(SandboxHandle):
             UsageError: The run has no such endpoint.
         """
         urls = self.run.urls
-        if endpoint not in urls:
+        if checks.text(endpoint, "endpoint") not in urls:
             raise self._no_endpoint(endpoint, urls)
         return urls[endpoint]
 
@@ -284,7 +286,7 @@ class RunHandle(SandboxHandle):
         """
         numbers = {port.endpoint: port.number for port in self.run.plan.ports}
         published = self.sandbox.info.ports
-        if numbers.get(endpoint) not in published:
+        if numbers.get(checks.text(endpoint, "endpoint")) not in published:
             raise self._no_endpoint(endpoint, numbers)
         return "127.0.0.1", published[numbers[endpoint]]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from moat_core.errors import UsageError
+from moat_core import checks
 from moat_core.runtime import files
 from moat_core.runtime.exec import OUTPUT_LIMIT_BYTES, exec_command
 from moat_core.types import Command, ExecResult, Output
@@ -37,7 +36,7 @@ class SandboxHandle:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str | None = None,
-        stdin: bytes | str | None = None,
+        stdin: checks.Content | None = None,
         timeout_s: float | None = None,
         limit_bytes: int = OUTPUT_LIMIT_BYTES,
         check: bool = False,
@@ -57,17 +56,22 @@ class SandboxHandle:
             on_output: Awaited with each piece of output as it arrives.
 
         Raises:
+            InvalidType, InvalidValue, ArgumentTooLong: An argument cannot be (a `TypeError`, a `ValueError` and an
+                `OSError`, as for `subprocess.run`); nothing was started.
             CommandFailed, CommandTimeout: With ``check=True`` only; both carry the result.
             SandboxGone, RunOver: The container is not there any more. Never shown as a command's failure.
         """
-        command = _command(argv, env, cwd, user)
-        data = stdin.encode() if isinstance(stdin, str) else stdin
+        command = Command(tuple(checks.argv(argv)), env or {}, cwd, user)
+        data = None if stdin is None else checks.content(stdin, "stdin")
+        limit_s = None if timeout_s is None else checks.positive_s(timeout_s, "timeout_s")
+        kept = checks.count(limit_bytes, "limit_bytes")
+        wants_check = checks.flag(check, "check")
         async with self._around(command) as finish:
             result = await exec_command(
-                self.sandbox, command, stdin=data, timeout_s=timeout_s, limit_bytes=limit_bytes, on_output=on_output
+                self.sandbox, command, stdin=data, timeout_s=limit_s, limit_bytes=kept, on_output=on_output
             )
             await finish(result)
-        return result.check() if check else result
+        return result.check() if wants_check else result
 
     @asynccontextmanager
     async def start(
@@ -87,25 +91,27 @@ class SandboxHandle:
             stdin: Give it a standard input to write to.
             tty: Give it a pseudo-terminal of SIZE (rows, columns).
         """
-        command = _command(argv, env, cwd, user, stdin=stdin, tty=tty, size=size)
+        command = Command(tuple(checks.argv(argv)), env or {}, cwd, user, tty, stdin, size)
         async with self._around(command), self.sandbox.open_process(command) as process:
             yield process
 
-    async def read(self, path: str, *, limit_bytes: int = files.READ_LIMIT_BYTES) -> bytes:
+    async def read(self, path: checks.PathName, *, limit_bytes: int = files.READ_LIMIT_BYTES) -> bytes:
         """Return the content of a file; see `moat_core.runtime.files.read`."""
         return await files.read(self.sandbox, path, limit_bytes=limit_bytes)
 
-    async def write(self, path: str, data: bytes | str) -> None:
+    async def write(self, path: checks.PathName, data: checks.Content) -> None:
         """Write a file, making the folders above it; see `moat_core.runtime.files.write`."""
-        await files.write(self.sandbox, path, data.encode() if isinstance(data, str) else data)
+        await files.write(self.sandbox, path, data)
 
-    async def upload(self, source: str | os.PathLike[str], target: str) -> None:
-        """Copy a file or folder of the host into a folder of the run."""
+    async def upload(self, source: checks.PathName, target: checks.PathName) -> None:
+        """Copy a file or folder of the host into a folder of the run; see `moat_core.runtime.files.upload`."""
         await files.upload(self.sandbox, source, target)
 
-    async def download(self, source: str, target: str | os.PathLike[str]) -> None:
-        """Copy a file or folder of the run into a folder of the host."""
-        await files.download(self.sandbox, source, target)
+    async def download(
+        self, source: checks.PathName, target: checks.PathName, *, limit_bytes: int = files.DOWNLOAD_LIMIT_BYTES
+    ) -> None:
+        """Copy a file or folder of the run into a folder of the host; see `moat_core.runtime.files.download`."""
+        await files.download(self.sandbox, source, target, limit_bytes=limit_bytes)
 
     @asynccontextmanager
     async def _around(self, command: Command) -> AsyncIterator[Callable[[ExecResult], Awaitable[None]]]:  # noqa: ARG002
@@ -126,18 +132,3 @@ class AttachedRun(SandboxHandle):
     def sandbox(self) -> Sandbox:
         """The container."""
         return self._sandbox
-
-
-def _command(
-    argv: Sequence[str],
-    env: Mapping[str, str] | None,
-    cwd: str | None,
-    user: str | None,
-    *,
-    stdin: bool = False,
-    tty: bool = False,
-    size: tuple[int, int] | None = None,
-) -> Command:
-    if isinstance(argv, str) or not argv or not all(isinstance(word, str) for word in argv):
-        raise UsageError(f"A command is a list of strings, not {argv!r}.", hint='For a shell: ["sh", "-c", "a | b"].')
-    return Command(tuple(argv), env or {}, cwd, user, tty=tty, stdin=stdin, size=size)

@@ -10,6 +10,8 @@ import anyio
 import attrs
 
 from moat_core.errors import EXIT_OURS, MoatError
+from moat_core.fds import raise_file_limit
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from moat_core.api.handle import RunHandle
@@ -62,12 +64,13 @@ async def live(
     Raises:
         MoatError: The run could not be opened, or came to an end of its own. A signal is not an error.
     """
+    raise_file_limit()  # what is inside may have many connections opened here
     lived = Lived()
     opening = anyio.CancelScope()
     failed: MoatError | None = None
 
     async def on_signals(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        with anyio.open_signal_receiver(*heeded(*_SIGNALS)) as signals:
             task_status.started()
             count = 0
             async for number in signals:

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from moat_core import checks
 from moat_core.api.handle import RunHandle
+from moat_core.api.history import check_origin, forget_old
 from moat_core.api.inside import AttachedRun, OnOutput
 from moat_core.api.runs import RunInfo, find_run, list_runs
-from moat_core.config import Config, ConfigSchema, load_config
-from moat_core.errors import RunOver, StoreError, UsageError
+from moat_core.api.trust import read_config
+from moat_core.config import Config, ConfigSchema, HistoryConfig
+from moat_core.errors import InvalidType, InvalidValue, MoatError, RunOver, SandboxGone, StoreError, UsageError
 from moat_core.events import Event
 from moat_core.hooks.dispatch import Dispatcher
 from moat_core.hooks.manager import PluginInfo, PluginManager, load_plugins
 from moat_core.ledger import Connections, Kinds, Ledger, Upkeep, Watchdog, kinds_of
 from moat_core.ledger.ledger import RELEASE_S, LedgerStep
 from moat_core.lifecycle import GRACE_S, Opened, Run
-from moat_core.plan import Plan, RunRequest, make_plan, runtimes
+from moat_core.plan import ConfigChoice, Plan, RunRequest, make_plan, offered_dependencies, runtimes
 from moat_core.runtime.base import Runtime, Sandbox
 from moat_core.runtime.load import load_attribute
 from moat_core.store import Home, Store, default_home
+from moat_core.store.given import Given
 from moat_core.store.log import LogFollower
 from moat_core.store.paths import is_locked
-from moat_core.types import Mount, RunState
+from moat_core.types import RUN_ID_RE, Mount, RunState
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from moat_core.config import Trust
 
 __all__ = ["Moat"]
 
@@ -56,21 +63,23 @@ class Moat:
         owner_kind: str = "library",
         keep_going: bool = False,
     ) -> None:
-        self.home = Home(home if home is not None else default_home())
+        self.home = Home(checks.path(home, "home") if home is not None else default_home())
         self.store = Store(self.home, on_warning)
-        self.grace_s = grace_s
-        self._without = tuple(without)
-        self._extra = dict(plugins or {})
+        self.grace_s = checks.seconds(grace_s, "grace_s")
+        self._without = checks.items(checks.text, without, "without")
+        self._extra = checks.mapping(checks.anything, plugins or {}, "plugins")
         self._owner_kind = owner_kind
-        self._keep_going = keep_going
+        self._keep_going = checks.flag(keep_going, "keep_going")
         self._dispatcher: Dispatcher | None = None
         self._schema: ConfigSchema | None = None
         self._kinds: Kinds | None = None
         self._connections: Connections | None = None
         self._watchdog = Watchdog(self.home)
+        self._history: HistoryConfig | None = None
+        self._has_run = False
 
     async def __aenter__(self) -> Self:
-        self._connections = await Connections().__aenter__()
+        self._connections = await Connections(self.home.path).__aenter__()
         return self
 
     async def __aexit__(
@@ -81,6 +90,9 @@ class Moat:
         await connections.__aexit__(kind, error, trace)
         # A run that could not be undone is the watchdog's from here on: it is left without a word.
         self._watchdog.stop(orderly=self._watchdog.pid is None or not self._has_dead_runs())
+        if self._history is not None and self._has_run:
+            with suppress(StoreError):  # history is not worth an error
+                forget_old(self.store, self._history)
         self.store.close()
 
     def _has_dead_runs(self) -> bool:
@@ -120,44 +132,67 @@ class Moat:
             for impl in self.plugins.implementations("moat_add_config"):
                 with schema.contributing(impl.plugin_name):
                     self.dispatcher.call(impl, "moat_add_config", schema=schema)
+            schema.offered = lambda: offered_dependencies(self.dispatcher)
             self._schema = schema
         return self._schema
 
-    def config(self, folder: str | os.PathLike[str], options: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    def config(
+        self,
+        folder: str | os.PathLike[str],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        config: ConfigChoice = None,
+        trust: Trust | None = None,
+    ) -> Config:
         """Read the config of the workspace FOLDER, merged with the user's and the environment's.
+
+        Args:
+            options: Plugin section -> key -> value, which win.
+            config: See `run`.
+            trust: Decides whether what the workspace's file widens is heeded; nothing is, if not given.
 
         Raises:
             ConfigError: With every problem found.
         """
         overrides = {
             f"{section}.{key}": (value, "argument")
-            for section, values in (options or {}).items()
+            for section, values in checks.sections({} if options is None else options, "options").items()
             for key, value in values.items()
         }
-        return load_config(self.schema, Path(folder), environ=os.environ, overrides=overrides)
+        workspace = Path(checks.path(folder, "folder"))
+        return read_config(self.schema, workspace, config, home=self.home, overrides=overrides, trust=trust)
 
     # -- runs --------------------------------------------------------------------------------------------------
 
     def request(self, workspace: str | os.PathLike[str] = ".", **arguments: Any) -> RunRequest:
-        """Make a `RunRequest`; mounts may be ``"SRC:DST[:ro]"`` strings, and sequences lists."""
-        arguments["mounts"] = tuple(_mount(mount) for mount in arguments.get("mounts", ()))
-        arguments["dependencies"] = tuple(arguments.get("dependencies", ()))
-        if arguments.get("command") is not None:
-            arguments["command"] = tuple(arguments["command"])
+        """Make a `RunRequest`; mounts may be ``"SRC:DST[:ro]"`` strings, and sequences lists.
+
+        Raises:
+            InvalidType, InvalidValue: An argument cannot be; see `moat_core.checks`.
+            ConfigError: A mount cannot be.
+        """
+        if "mounts" in arguments:
+            arguments["mounts"] = checks.items(_mount, arguments["mounts"], "mounts")
+        folder = os.path.abspath(checks.path(workspace, "workspace"))
         try:
-            return RunRequest(workspace=Path(os.path.abspath(workspace)), **arguments)
+            return RunRequest(workspace=Path(folder), **arguments)
         except TypeError as error:
-            raise UsageError(f"A run cannot be asked for like that: {error}.") from error
+            if isinstance(error, MoatError):
+                raise
+            raise InvalidType(f"A run cannot be asked for like that: {error}.") from error
 
     def plan(self, request: RunRequest) -> Plan:
         """Decide what REQUEST comes to. No engine is asked and nothing is changed."""
-        return make_plan(request, self.config(request.workspace, request.options), self.dispatcher)
+        config = self.config(request.workspace, request.options, config=request.config)
+        self._history = check_origin(config)
+        return make_plan(request, config, self.dispatcher, given=Given(self.store))
 
     def run(
         self,
         workspace: str | os.PathLike[str] = ".",
         *,
         command: Sequence[str] | None = None,
+        config: ConfigChoice = None,
         on_output: OnOutput | None = None,
         on_event: Callable[[Event], None] | None = None,
         **arguments: Any,
@@ -168,6 +203,10 @@ class Moat:
             workspace: The folder that appears at ``/workspace``.
             command: The run's own command, see `RunHandle.wait`. Without one (and whatever the config says)
                 the container waits for ``exec``.
+            config: Whose word ``agent.yaml`` is. ``None``: the workspace may be a stranger's. Its file is read, but
+                what would give the run more than it has without is left out, with a warning that says what.
+                ``"workspace"``: all of that file counts. ``"trusted"``: that, where the user trusts its content
+                (``moat config trust``). A path or a mapping: it is read instead of the workspace's, and is yours.
             on_output: Awaited with each piece of its own command's output; it is then not kept in memory.
             on_event: Called with every event of the run, from its first.
             arguments: See `RunRequest`.
@@ -176,7 +215,7 @@ class Moat:
             ConfigError, PlanError: When it is entered: it cannot be, with every reason.
             HostError: When it is entered: the engine does not answer or refuses.
         """
-        request = self.request(workspace, command=command, hold=command is None, **arguments)
+        request = self.request(workspace, command=command, config=config, hold=command is None, **arguments)
         return self.open(request, on_output=on_output, on_event=on_event)
 
     def open(
@@ -207,6 +246,7 @@ class Moat:
         Raises:
             UnknownName: None or several match; the hint names them.
         """
+        reference = checks.text(reference, "reference")
         return await find_run(self.store, self._connect, runtimes(self.dispatcher), reference)
 
     async def attach(self, reference: str) -> AttachedRun:
@@ -215,10 +255,12 @@ class Moat:
         Raises:
             UnknownName: There is no such run.
             RunOver: It is not alive.
+            SandboxGone: Its container was kept, and has been removed from outside.
         """
         info = await self.find(reference)
         if info.engine_error:
             await self._connect(info.runtime, info.address)  # raises the whole error, with its hint
+        _check_not_gone(info)
         if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
         return AttachedRun(info.name, await self.sandbox(info))
@@ -228,7 +270,9 @@ class Moat:
 
         Raises:
             RunOver: It has none.
+            SandboxGone: It was kept, and has been removed from outside.
         """
+        _check_not_gone(info)
         if info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) has no container.")
         runtime = await self._connect(info.runtime, info.address)
@@ -240,7 +284,10 @@ class Moat:
         Args:
             tail: Begin with so many of the last lines; ``None`` with all.
         """
-        return LogFollower(self.home.run_folder(run_id), tail=tail)
+        if not RUN_ID_RE.fullmatch(checks.text(run_id, "run_id")):
+            raise InvalidValue("run_id must be 'run-' and 8 hex digits.", hint="`find` knows the id of a name.")
+        lines = None if tail is None else checks.count(tail, "tail")
+        return LogFollower(self.home.run_folder(run_id), tail=lines)
 
     def watch(self) -> None:
         """Start the watchdog now; opening a run does so by itself."""
@@ -272,6 +319,7 @@ class Moat:
         return kind
 
     def _make_run(self, plan: Plan) -> tuple[Run, Opened]:
+        self._has_run = True
         kind = self._runtime_class(plan.runtime)
         if self._kinds is None:
             self._kinds = kinds_of(self.dispatcher)
@@ -287,6 +335,7 @@ class Moat:
             ledger=ledger,
             runtime_class=kind,
             grace_s=self.grace_s,
+            given=Given(self.store),
         )
         probe = runtimes(self.dispatcher)[plan.runtime].probe
         return run, Opened(self.home, self.store, self._watchdog, self._owner_kind, probe)
@@ -302,9 +351,17 @@ class Moat:
         return tell
 
 
-def _mount(mount: Mount | str) -> Mount:
+def _check_not_gone(info: RunInfo) -> None:
+    if info.state == RunState.GONE:
+        raise SandboxGone(
+            f"The run {info.name} ({info.id}) cannot be used any more. {info.error}",
+            hint="`moat logs` shows its output, `moat destroy` forgets it.",
+        )
+
+
+def _mount(mount: Mount | str, what: str) -> Mount:
     if isinstance(mount, Mount):
         return mount
     from moat_core.config import parse_mount_flag
 
-    return parse_mount_flag(mount, Path.cwd())
+    return parse_mount_flag(checks.text(mount, what), Path.cwd())

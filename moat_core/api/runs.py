@@ -10,7 +10,7 @@ import attrs
 
 from moat_core.errors import EngineError, HostError, RuntimeUnavailable
 from moat_core.store.paths import is_locked
-from moat_core.store.state import OVER, entry, is_over, match, needs_engine
+from moat_core.store.state import OVER, entry, is_over, kept_runs, match, needs_engine
 from moat_core.types import RunState
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ async def list_runs(store: Store, connect: Connect, runtimes: Iterable[str], *, 
     Raises:
         RuntimeUnavailable, EngineError: The store has lost what it knew, and no engine answers.
     """
-    rows, has_say, lost = store.runs(), needs_engine(store), store.note("rebuilt") is not None
+    rows = store.runs() if over else store.present_runs()
+    has_say, lost = needs_engine(store), store.note("rebuilt") is not None
     asked = {(row.runtime, row.address) for row in rows if has_say(row)}
     asked |= {(name, "") for name in runtimes if lost and name not in {runtime for runtime, _ in asked}}
     sandboxes: dict[str, SandboxInfo] = {}
@@ -90,8 +91,11 @@ async def list_runs(store: Store, connect: Connect, runtimes: Iterable[str], *, 
                 engines[info.run_id] = engine
     if lost and not rows and errors and len(errors) == len(asked):
         raise next(iter(errors.values()))
+    kept = kept_runs(store)
     infos = [
-        _from_row(store, row, sandboxes.get(row.id), _error(errors, row)) if has_say(row) else _from_row(store, row)
+        _from_row(store, row, sandboxes.get(row.id), _error(errors, row), kept=row.id in kept)
+        if has_say(row)
+        else _from_row(store, row)
         for row in rows
     ]
     known = {row.id for row in rows}
@@ -100,7 +104,7 @@ async def list_runs(store: Store, connect: Connect, runtimes: Iterable[str], *, 
         infos += [
             _lost(store, info, *engines[run])
             for run, info in sandboxes.items()
-            if run not in known and os.path.isdir(store.home.run_folder(run))
+            if run not in known and store.run(run) is None and os.path.isdir(store.home.run_folder(run))
         ]
     return [info for info in infos if over or not is_over(info.state)]
 
@@ -123,9 +127,11 @@ def _error(errors: dict[tuple[str, str], HostError], row: RunRow) -> str:
     return str(errors.get((row.runtime, row.address), ""))
 
 
-def _from_row(store: Store, row: RunRow, sandbox: SandboxInfo | None = None, error: str = "") -> RunInfo:
+def _from_row(
+    store: Store, row: RunRow, sandbox: SandboxInfo | None = None, error: str = "", *, kept: bool = False
+) -> RunInfo:
     said = {"state": sandbox.state, "oci_runtime": sandbox.oci_runtime} if sandbox else None
-    fields = entry(row, said, locked=is_locked(store.home.run_lock(row.id)), error=error)
+    fields = entry(row, said, locked=is_locked(store.home.run_lock(row.id)), error=error, kept=kept)
     fields["state"] = RunState(fields["state"])
     fields["command"] = tuple(row.command) if row.command is not None else None
     return RunInfo(**fields, sandbox=sandbox)

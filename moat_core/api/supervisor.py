@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,8 +22,9 @@ import attrs
 
 from moat_core.api.adopted import own
 from moat_core.errors import HostError, MoatError
-from moat_core.fds import fill_standard_fds
+from moat_core.fds import fill_standard_fds, raise_file_limit, with_old_limit
 from moat_core.logs import make_logger
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from moat_core.api.moat import Moat
@@ -96,7 +98,7 @@ async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[subproc
     # Not the event loop's: that one would kill it, or complain, when the loop ends before it.
     process = subprocess.Popen(  # noqa: ASYNC220 - see above
         # -P: without it -m imports from the current folder first, where the last run's agent may have left an anyio.py.
-        [sys.executable, "-P", "-m", "moat_core.api.supervisor"],
+        with_old_limit([sys.executable, "-P", "-m", "moat_core.api.supervisor"]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -111,8 +113,8 @@ async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[subproc
             yield process
         except BaseException:
             with anyio.CancelScope(shield=True):
-                if process.poll() is None:
-                    process.terminate()
+                if process.poll() is None:  # deaf to SIGTERM as we are, it is its watchdog's
+                    process.send_signal(signal.SIGTERM if heeded(signal.SIGTERM) else signal.SIGKILL)
                 await anyio.to_thread.run_sync(process.wait)
             raise
         finally:
@@ -176,6 +178,7 @@ def main() -> int:
 async def _main(task: dict[str, Any]) -> int:
     from moat_core.api.moat import Moat
 
+    raise_file_limit()
     moat = Moat(home=task["home"], without=task["without"], owner_kind="detached", on_warning=_log)
     async with moat:
         if "adopt" in task:

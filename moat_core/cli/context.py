@@ -77,6 +77,9 @@ def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap
         reap: Look for dead owners first. It costs a few file locks when there is none.
     """
     import anyio
+    import anyio._backends._asyncio  # now: what is imported while an interrupt may come ends in a traceback
+
+    from moat_core.cli.early import Interruptible
 
     async def run() -> T:
         async with context.moat as moat:
@@ -84,7 +87,8 @@ def run_async(context: CliContext, body: Callable[[Moat], Awaitable[T]], *, reap
                 await finish_dead_runs(moat)
             return await body(moat)
 
-    return anyio.run(run)
+    with Interruptible():
+        return anyio.run(run)
 
 
 async def finish_dead_runs(moat: Moat) -> None:
@@ -92,7 +96,7 @@ async def finish_dead_runs(moat: Moat) -> None:
     import anyio
 
     upkeep = moat.upkeep(automatic=True)
-    if not upkeep.dead_runs() and moat.store.note("rebuilt") is None:
+    if not upkeep.dead_runs() and not moat.store.is_unsure():
         return
     with anyio.move_on_after(_REAP_S) as scope:
         reaped = await upkeep.reap(on_progress=say)

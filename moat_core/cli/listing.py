@@ -7,7 +7,8 @@ field         meaning
 ============  ==================================================================================
 id            ``run-`` and 8 hex digits
 name          the agent's name
-state         starting, running, paused, stopping, kept, exited, failed, unknown
+state         starting, running, paused, stopping, kept, gone (it was kept, and removed from outside), exited,
+              failed, unknown
 runtime       what makes its containers: ``docker``
 oci_runtime   what the container was really started with (``runsc`` is gVisor); ``""`` before
 workspace     the folder on the host
@@ -19,7 +20,7 @@ ended         likewise; null while it is alive
 exit_code     of its own command; null if there is none
 owner_kind    foreground, detached, library; lost when the store does not know the container
 owner_pid     null when the owner is gone
-error         why it failed
+error         why it failed, or that what was kept is gone
 address       where its engine answers
 engine_error  why the engine could not be asked; ``""``
 ============  ==================================================================================

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from moat_core.fds import fill_standard_fds
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import click
 
@@ -26,14 +24,25 @@ _INTERRUPTED = 128 + 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the entry point passes it to `sys.exit`."""
+    if argv is None:  # the process is ours
+        from moat_core.cli.early import leave_at_once
+
+        leave_at_once()
+    from moat_core.cli.output import settle_streams
+    from moat_core.fds import fill_standard_fds
+
     fill_standard_fds()
+    settle_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # What a terminal's encoding has not got must not end in a traceback.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    status = _guarded(lambda: _answer(arguments), arguments)
+    # At the interpreter's own exit it would be too late to say what is wrong.
+    return _guarded(sys.stdout.flush, arguments) or status
+
+
+def _guarded(action: Callable[[], int | None], arguments: list[str]) -> int:
+    """Return the exit status that ACTION returns, or that its error has."""
     try:
-        status = _answer(arguments)
-        sys.stdout.flush()  # at the interpreter's own exit it would be too late to say what is wrong
+        return action() or 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:
@@ -41,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         return known
-    return status
 
 
 def _explain(error: BaseException, arguments: list[str]) -> int | None:
@@ -89,13 +97,9 @@ def _wants_json(arguments: list[str]) -> bool:
 
 
 def _refusal(error: OSError) -> MoatError:
-    """The system refused something that nobody expected to be refused: a full disk behind stdout, for one."""
+    """The system refused something that nobody expected to be refused."""
     from moat_core.errors import HostError
 
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _silence()
     what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     return HostError(f"The system refused: {what}.", hint="`moat -v …` shows where.")
 

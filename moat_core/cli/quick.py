@@ -8,7 +8,6 @@ dead owner, a rebuilt store, an engine that does not answer) is left to the full
 from __future__ import annotations
 
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from moat_core.store.db import RunRow, Store
 
-__all__ = ["answer", "is_probe"]
+__all__ = ["answer"]
 
 _PROBE_S = 5.0
 
@@ -55,63 +54,37 @@ def _list(*, over: bool, as_json: bool) -> int | None:
 def _entries(store: Store, *, over: bool) -> list[dict[str, Any]] | None:
     """Return what the full command would show, or ``None`` if there is something for it to do or to explain."""
     from moat_core.store.paths import is_locked
-    from moat_core.store.state import entry, is_over, needs_engine
+    from moat_core.store.state import entry, is_over, kept_runs, needs_engine
 
-    rows = store.runs()
-    if store.note("rebuilt") is not None:
+    rows = store.runs() if over else store.present_runs()
+    if store.is_unsure():
         return None  # asked after the first reading, which notices a broken file
     locked = {row.id: is_locked(store.home.run_lock(row.id)) for row in rows}
-    if not all(locked.get(run_id) for run_id in store.unfinished()):
+    if not all(locked.get(run_id) or is_locked(store.home.run_lock(run_id)) for run_id in store.unfinished()):
         return None  # its owner is dead: what it left has to be undone
     has_say = needs_engine(store)
-    sandboxes = _probe([row for row in rows if has_say(row)])
+    sandboxes = _probe([row for row in rows if has_say(row)], store.home.path)
     if sandboxes is None:
         return None
-    entries = [entry(row, sandboxes.get(row.id) if has_say(row) else None, locked=locked[row.id]) for row in rows]
+    kept = kept_runs(store)
+    entries = [
+        entry(row, sandboxes.get(row.id) if has_say(row) else None, locked=locked[row.id], kept=row.id in kept)
+        for row in rows
+    ]
     return [run for run in entries if over or not is_over(run["state"])]
 
 
-def _probe(rows: list[RunRow]) -> dict[str, dict[str, Any]] | None:
+def _probe(rows: list[RunRow], home: str) -> dict[str, dict[str, Any]] | None:
     """Ask each engine of ROWS once; return the main containers by run, ``None`` if one cannot be asked here."""
+    from moat_core.store.probing import FAILURES, call_probe, is_probe
+
     sandboxes: dict[str, dict[str, Any]] = {}
     for probe, address in sorted({(row.probe, row.address) for row in rows}):
         if not is_probe(probe):
             return None  # its runtime has none
         try:
-            found = _call(probe, address)
-        except (OSError, ImportError, AttributeError, ValueError):
+            found = call_probe(probe, address, _PROBE_S, home)
+        except FAILURES:
             return None
         sandboxes |= {each["run_id"]: each for each in found if each["role"] == "main"}
     return sandboxes
-
-
-def is_probe(name: str) -> bool:
-    """Whether NAME has the form that `moat_core.runtime.base.RuntimeInfo.probe` prescribes.
-
-    It comes out of the database: a file there must not have us call just any function of this machine.
-    """
-    module, _, function = name.partition(":")
-    words = module.split(".")
-    return function == "states" and len(words) > 1 and words[-1] == "probe" and all(map(str.isidentifier, words))
-
-
-def _call(probe: str, address: str) -> list[dict[str, Any]]:
-    """Call a probe without running its package's ``__init__``: the hooks in there import attrs and pluggy, 25 ms."""
-    from importlib import import_module
-    from importlib.util import find_spec, module_from_spec
-
-    module, _, function = probe.partition(":")
-    package = module.rpartition(".")[0]
-    is_bare = package not in sys.modules
-    if is_bare:
-        spec = find_spec(package)
-        if spec is None:
-            raise ImportError(package)
-        sys.modules[package] = module_from_spec(spec)
-    try:
-        found: list[dict[str, Any]] = getattr(import_module(module), function)(address, _PROBE_S)
-    finally:
-        if is_bare:  # whoever goes the long way from here shall find the whole one
-            for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
-                del sys.modules[name]
-    return found

@@ -64,11 +64,13 @@ def _run_item(moat: Moat, upkeep: Upkeep, info: RunInfo, *, dead: bool) -> Item:
     kept = [row for row in moat.store.resources(info.id) if row.state == "kept"]
     if dead:
         reason = "Its owner died."
+    elif info.state == RunState.GONE:
+        reason = str(info.error)
     elif info.state == RunState.FAILED:
         reason = f"It failed: {info.error or 'cancelled'}".partition("\n")[0]
     else:
         reason = "It is over" + (f", exit code {info.exit_code}." if info.exit_code is not None else ".")
-    if kept:
+    if kept and info.state != RunState.GONE:
         reason += f" It kept: {', '.join(str(row.data.get('name', row.kind)) for row in kept)}."
     remove = partial(_remove_run, moat, upkeep, info.id, info.engine_error, dead=dead)
     size = folder_size(moat.home.run_folder(info.id))

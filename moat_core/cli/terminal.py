@@ -7,7 +7,6 @@ import math
 import os
 import queue
 import re
-import select
 import signal
 import sys
 import termios
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from moat_core.cli.output import OutputLost, can_write, write_all
 from moat_core.types import Output
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Screen:
 
         Raises:
             BrokenPipeError: The reader has left.
+        OutputLost: It cannot be written.
         """
         if self._given_up:
             return
@@ -138,38 +139,22 @@ class _Job:
 
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
-        error = None
+        error: Exception | None = None
         try:
-            _write_all(job.fd, job.data)
-        except OSError as raised:
+            write_all(job.fd, job.data)
+        except (OSError, OutputLost) as raised:
             error = raised
         with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
             job.loop.call_soon_threadsafe(_settle, job.done, error)
 
 
-def _settle(done: asyncio.Future[None], error: OSError | None) -> None:
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
     if done.done():
         return
     if error is None:
         done.set_result(None)
     else:
         done.set_exception(error)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:  # somebody who shares the terminal has made it non-blocking
-            can_write(fd, None)
-
-
-def can_write(fd: int, timeout_ms: int | None = 0) -> bool:
-    """Whether a line can be written to FD without waiting for its reader; ``None`` waits until it can."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(timeout_ms))
 
 
 @contextmanager
@@ -190,7 +175,10 @@ async def feed(process: Process, fd: int = 0) -> None:
         while True:
             with suppress(PermissionError):  # epoll refuses plain files and /dev/null: those never make us wait
                 await anyio.wait_readable(fd)
-            data = os.read(fd, _CHUNK)
+            try:
+                data = os.read(fd, _CHUNK)
+            except BlockingIOError:  # another reader was quicker
+                continue
             if not data:
                 break
             await process.write(data)

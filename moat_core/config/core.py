@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from moat_core.config.convert import INVALID
+from moat_core.config.judges import Baseline, above, judge_dependencies, judge_mounts, only, overrides
 from moat_core.config.options import option
 from moat_core.config.values import (
     BadValue,
@@ -30,17 +31,29 @@ from moat_core.config.values import (
     show,
     size_bytes,
 )
-from moat_core.types import Mount
+from moat_core.types import Limits, Mount
 
 if TYPE_CHECKING:
     from moat_core.config.convert import Reader
     from moat_core.config.tree import Item
 
-__all__ = ["ContainerConfig", "CoreConfig", "HooksConfig"]
+__all__ = [
+    "ContainerConfig",
+    "CoreConfig",
+    "HistoryConfig",
+    "HooksConfig",
+    "check_cpus",
+    "check_pids",
+    "read_memory",
+]
+
+_BUILD = "commands that run while the image is built, on the engine's machine and not in gVisor"
+_HISTORY = "what moat remembers of other runs is not a workspace's to throw away"
 
 _MEMORY_MIN = 16 * 1024 * 1024
 _CPUS_MIN, _CPUS_MAX = 0.01, 4096
 _PIDS_MIN, _PIDS_MAX = 16, 4_194_304
+_DAYS_MAX, _RUNS_MAX = 36_500, 10_000_000
 
 _SIZE_SCHEMA = {
     "anyOf": [
@@ -157,21 +170,34 @@ def _check_runtime(value: str) -> None:
         raise BadValue("a runtime's name has letters, digits and hyphens, like docker")
 
 
-def _read_memory(value: Any) -> int:
+def read_memory(value: Any) -> int:
+    """Return a size in bytes that a container can live with.
+
+    Raises:
+        BadValue: It is none, or too small.
+    """
     size = size_bytes(value)
     if size < _MEMORY_MIN:
         raise BadValue(f"a container needs at least {_MEMORY_MIN // 1024**2} MiB", "A bare number is MiB.")
     return size
 
 
-def _check_cpus(value: float) -> None:
+def check_cpus(value: float) -> None:
+    """Refuse what is no number of CPUs."""
     if not _CPUS_MIN <= value <= _CPUS_MAX:
         raise BadValue(f"it is a number of CPUs from {_CPUS_MIN} to {_CPUS_MAX}, like 1.5")
 
 
-def _check_pids(value: int) -> None:
+def check_pids(value: int) -> None:
+    """Refuse what is no number of processes that a container can live with."""
     if not _PIDS_MIN <= value <= _PIDS_MAX:
         raise BadValue(f"it is a number of processes from {_PIDS_MIN} to {_PIDS_MAX}")
+
+
+def _judge_sandbox(value: str | None, baseline: Baseline) -> str:
+    if value == "none" != baseline.value:
+        return "no gVisor: the run shares the host's kernel"
+    return "no word that gVisor must be there, as your own config has it" if baseline.value == "gvisor" != value else ""
 
 
 @attrs.frozen
@@ -182,24 +208,28 @@ class ContainerConfig:
         None,
         help="Most memory that the container may use: `512m`, `2g`, or a bare number of MiB; at least "
         "16 MiB. What goes beyond is killed. Without it the engine sets no limit.",
-        convert=_read_memory,
+        convert=read_memory,
         unit="bytes",
         schema=_SIZE_SCHEMA,
+        widens=above("more memory than your own config gives"),
     )
     cpus: float | None = option(
         None,
         help="How many CPUs' worth of time the container gets, fractions allowed: `1.5`. Without it, all of them.",
-        check=_check_cpus,
+        check=check_cpus,
+        widens=above("more CPUs than your own config gives"),
     )
     pids: int | None = option(
         None,
         help="Most processes and threads at once, so that a fork bomb stays inside; 4096 if not given.",
-        check=_check_pids,
+        check=check_pids,
+        widens=above("more processes than the run would have", unset=Limits().pids),
     )
     dns: tuple[str, ...] = option(
         (),
         help="IP addresses of the name servers that the container asks; the engine's own if not given.",
         check_item=check_address,
+        widens=overrides("other name servers than your own config names"),
     )
 
 
@@ -212,15 +242,47 @@ class HooksConfig:
         help="Shell commands that run in the container as the run's user, in the workspace, before the "
         "command; if they fail, so does the run.",
         check=_check_script,
+        widens=False,
     )
     post_build: str | None = option(
         None,
         help="Shell commands that run at the end of the image build, as an ordinary user. The workspace is "
         "not there yet; the result is cached with the image.",
         check=_check_script,
+        widens=_BUILD,
     )
     post_build_root: str | None = option(
-        None, help="The same as `post_build`, but as root, and before it.", check=_check_script
+        None, help="The same as `post_build`, but as root, and before it.", check=_check_script, widens=_BUILD
+    )
+
+
+def _check_age(value: float) -> None:
+    if not 0 <= value <= _DAYS_MAX:
+        raise BadValue(f"it is a number of days from 0 to {_DAYS_MAX}")
+
+
+def _check_count(value: int) -> None:
+    if not 0 <= value <= _RUNS_MAX:
+        raise BadValue(f"it is a number of runs from 0 to {_RUNS_MAX}")
+
+
+@attrs.frozen
+class HistoryConfig:
+    """``history:`` How long runs that are over are remembered, with their logs. In the user's own config only."""
+
+    days: float = option(
+        30.0,
+        help="Runs that ended longer ago are forgotten, with their logs; never live ones, nor what was kept. In your "
+        "own config only.",
+        check=_check_age,
+        unit="days",
+        widens=_HISTORY,
+    )
+    runs: int = option(
+        1000,
+        help="Of the runs that are over so many are remembered, the newest. In your own config only.",
+        check=_check_count,
+        widens=_HISTORY,
     )
 
 
@@ -232,16 +294,19 @@ class CoreConfig:
         None,
         help="What the agent is called: a DNS label. Without it every run gets a random name.",
         check=check_name,
+        widens=False,
     )
     runtime: str | None = option(
         None,
         help="What makes the containers, `docker` for one. Without it the first runtime that works is taken.",
         check=_check_runtime,
+        widens="another maker of containers than would be taken",
     )
     sandbox: Literal["none", "gvisor"] | None = option(
         None,
         help="`gvisor` insists on gVisor; `none` runs without it, isolated by namespaces only. Without the "
         "key runs on a Linux engine are in gVisor.",
+        widens=_judge_sandbox,
     )
     dependencies: tuple[str, ...] = option(
         (),
@@ -249,11 +314,13 @@ class CoreConfig:
         "`moat deps list` shows what there is.",
         read=_read_dependencies,
         check=_check_dependencies,
+        widens=judge_dependencies,
     )
     base_image: str | None = option(
         None,
         help="The image that the container is made from, based on Debian; `debian:bookworm-slim` if not given.",
         check=check_image,
+        widens="a base image that anybody may have made; what is in it runs as root",
     )
     command: tuple[str, ...] | None = option(
         None,
@@ -261,10 +328,12 @@ class CoreConfig:
         "`--` on the command line replaces it.",
         read=_read_command,
         check=check_command,
+        widens=False,
     )
     interactive: bool = option(
         False,
         help="Give the command a terminal and your keyboard, as `-i` does.",
+        widens=only("your keyboard, or what else your standard input is", True),
     )
     env: Mapping[str, str] = option(
         {},
@@ -272,6 +341,7 @@ class CoreConfig:
         check_key=check_env_name,
         check_item=check_env_value,
         secret=True,
+        widens=False,
     )
     mounts: tuple[Mount, ...] = option(
         (),
@@ -281,6 +351,7 @@ class CoreConfig:
         read=_read_mounts,
         check=check_mounts,
         schema=_MOUNT_SCHEMA,
+        widens=judge_mounts,
     )
     ports: Mapping[str, int] = option(
         {},
@@ -289,10 +360,12 @@ class CoreConfig:
         check=check_ports,
         check_key=check_endpoint,
         check_item=check_port,
+        widens=False,
     )
     network: Literal["bridge", "none"] = option(
         "bridge",
         help="`bridge` reaches the outside; with `none` the container has no network at all.",
+        widens=only("the network, which your own config takes away", "bridge"),
     )
     container: ContainerConfig = option(
         attrs.Factory(ContainerConfig),
@@ -301,4 +374,8 @@ class CoreConfig:
     hooks: HooksConfig = option(
         attrs.Factory(HooksConfig),
         help="Shell commands of your own at fixed points of a run.",
+    )
+    history: HistoryConfig = option(
+        attrs.Factory(HistoryConfig),
+        help="How long runs that are over are remembered.",
     )

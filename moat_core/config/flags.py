@@ -8,8 +8,8 @@ from moat_core.config.values import (
     BadValue,
     check_endpoint,
     check_env_name,
-    check_env_value,
     check_port,
+    check_word,
     parse_mount,
     show,
 )
@@ -47,7 +47,7 @@ def parse_env_flag(text: str, environ: Mapping[str, str], *, where: str = "--env
                 [Problem(f"The variable {name} is not set here.", f"Set it, or write {name}=value.", where)]
             )
         value = environ[name]
-    _refuse(check_env_value, value, None, where, f"The value of {name}")
+    _refuse(check_word, value, None, where, f"The value of {name}")
     return name, value
 
 

@@ -5,27 +5,39 @@ Every source is read and checked whole, also where another one wins, and all pro
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from moat_core.config.ceiling import CEILING, CEILING_FIELD, Ceiling, check_fixed, unknown_fixed
 from moat_core.config.convert import INVALID, Reader
-from moat_core.config.schema import Config, ConfigSchema, Leaf
+from moat_core.config.schema import Config, ConfigSchema, Layer, Leaf
 from moat_core.config.tree import Item, Problems, Source, wrap
 from moat_core.config.values import show
+from moat_core.config.widening import Widening, find_widenings, without
+from moat_core.config.workspace_file import ConfigFile, find_file
 from moat_core.config.yaml_file import parse_yaml, read_text
 from moat_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from moat_core.config.options import FieldSpec
+    from moat_core.types import DependencyInfo
 
-__all__ = ["FILE_NAMES", "load_config", "option_overrides", "user_config_path"]
+__all__ = ["Trust", "distrust", "load_config", "option_overrides", "user_config_path"]
 
-FILE_NAMES = ("agent.yaml", "moat.yaml")
-"""What a config file may be called; having both is an error."""
+Trust = Callable[[ConfigFile, "tuple[Widening, ...]"], bool]
+"""Decides whether what a workspace's file widens is heeded."""
+
+
+def distrust(file: ConfigFile, widenings: tuple[Widening, ...]) -> bool:  # noqa: ARG001
+    """Heed nothing that widens."""
+    return False
+
 
 Leaves = dict[tuple[str, ...], Leaf]
 _NO_OVERRIDES: Mapping[str, tuple[Any, str]] = MappingProxyType({})
@@ -66,8 +78,10 @@ def load_config(
     environ: Mapping[str, str],
     overrides: Mapping[str, tuple[Any, str]] = _NO_OVERRIDES,
     user_config: Path | None = None,
+    source: ConfigFile | Path | Mapping[str, Any] | None = None,
+    trust: Trust = distrust,
 ) -> Config:
-    """Return the merged config of the workspace FOLDER. Reads at most two files, and nothing but them.
+    """Return the merged config of the workspace FOLDER. Reads at most two files, each once, and nothing but them.
 
     Args:
         schema: What may be configured.
@@ -76,57 +90,104 @@ def load_config(
         overrides: Dotted key -> (value, origin): ``{"name": ("fox", "flag --name")}``. A value is what YAML
             would give, or already what the field holds. See `option_overrides`.
         user_config: Instead of `user_config_path`. A missing file is an empty one.
+        source: Instead of looking into the folder: a file that was read and decided on before, or the caller's own
+            word, which needs no trust: another file, or a mapping.
+        trust: Asked if the workspace's file widens (see `Widening`); ``False`` has that left out. `distrust`
+            without an argument.
 
     Raises:
         ConfigError: Something is wrong; carries every problem found, in order of file and line.
     """
     problems = Problems()
     home = environ.get("HOME") or None
-    path = _find(folder, problems)
+    file, leaves = _read_source(schema, source, folder, home, problems)
     user_path = user_config or user_config_path(environ)
-    layers = [
+    outer = [
         _read_overrides(schema, overrides, folder, home, problems),
         _read_environment(schema, environ, folder, home, problems),
     ]
-    if path is not None:
-        layers.append(_read_file(schema, path, Source(path.name, "", folder, home), problems))
-    if user_path is not None:
-        label = _shorten(str(user_path), home)
-        layers.append(_read_file(schema, user_path, Source(label, "user config ", None, home), problems))
+    own = _read_own(schema, user_path, home, problems)
     problems.check()
-    return schema.build(list(layers), path)
+    widenings = find_widenings(schema.fields, leaves, own, folder, _offered(schema, leaves)) if file else ()
+    is_trusted = not widenings or _decide(file, widenings, trust)
+    if not is_trusted:
+        leaves = without(leaves, widenings)
+    _check_ceiling(schema, [*outer, leaves], own, problems)
+    problems.check()
+    if file is not None:
+        file = attrs.evolve(file, accepted=frozenset(each.fingerprint for each in widenings if is_trusted))
+    path = file.folder / file.name if file is not None else source if isinstance(source, Path) else None
+    return schema.build([*outer, leaves, own], path, file=file, widenings=widenings, is_trusted=is_trusted)
+
+
+def _read_source(
+    schema: ConfigSchema,
+    source: ConfigFile | Path | Mapping[str, Any] | None,
+    folder: Path,
+    home: str | None,
+    problems: Problems,
+) -> tuple[ConfigFile | None, Layer]:
+    """Return the workspace's file (``None``: it is the caller's own word that counts) and what it says."""
+    leaves: Leaves = {}
+    if isinstance(source, Mapping):
+        given = Source("config", "argument ", folder, home)
+        item = wrap(source, given)
+        _collect(Reader(given, problems), item, schema.fields, (), leaves)
+        return None, leaves
+    if isinstance(source, Path):
+        label = _shorten(str(source), home)
+        text = read_text(source, label, problems, private=False)
+        if text is None and not problems.found:
+            problems.add(label, "There is no such config file.", "Look at its path.")
+        return None, _read_leaves(schema.fields, text, Source(label, "", source.absolute().parent, home), problems)
+    file = source or find_file(folder, problems)
+    if file is None:
+        return None, leaves
+    return file, _read_leaves(schema.fields, file.text, Source(file.name, "", file.folder, home), problems)
+
+
+def _read_own(schema: ConfigSchema, path: Path | None, home: str | None, problems: Problems) -> Layer:
+    """Read the user's own config, the only one with a ceiling."""
+    if path is None:
+        return {}
+    label = _shorten(str(path), home)
+    text = read_text(path, label, problems, private=True)
+    return _read_leaves((*schema.fields, CEILING_FIELD), text, Source(label, "user config ", None, home), problems)
+
+
+def _read_leaves(fields: tuple[FieldSpec, ...], text: str | None, source: Source, problems: Problems) -> Leaves:
+    leaves: Leaves = {}
+    if text is not None:
+        _collect(Reader(source, problems), parse_yaml(text, source, problems), fields, (), leaves)
+    return leaves
+
+
+def _offered(schema: ConfigSchema, leaves: Layer) -> Mapping[str, DependencyInfo]:
+    return schema.offered() if ("dependencies",) in leaves else {}
+
+
+def _decide(file: ConfigFile | None, widenings: tuple[Widening, ...], trust: Trust) -> bool:
+    assert file is not None
+    if file.accepted is None:
+        return trust(file, widenings)
+    return all(each.fingerprint in file.accepted for each in widenings)
+
+
+def _check_ceiling(schema: ConfigSchema, layers: list[Layer], own: Layer, problems: Problems) -> None:
+    names = own.get((CEILING, "fixed"))
+    if names is None:
+        return
+    ceiling = Ceiling(fixed=names.value)
+    for name in unknown_fixed(ceiling, schema.fields):
+        problems.add(
+            names.where, f"ceiling.fixed names {show(name)}, which is no key.", "`moat config show` lists all."
+        )
+    check_fixed(ceiling, layers, own, {field.key: field for field in schema.fields}, problems)
 
 
 def _shorten(path: str, home: str | None) -> str:
     short = "~" + path[len(home) :] if home and path.startswith(home.rstrip("/") + "/") else path
     return short if short.isprintable() else show(short)
-
-
-def _find(folder: Path, problems: Problems) -> Path | None:
-    found = []
-    for name in FILE_NAMES:
-        try:
-            (folder / name).lstat()
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}:
-                continue
-            reason = (error.strerror if isinstance(error, OSError) else str(error)) or "unknown error"
-            problems.add(name, f"It cannot be looked for: {reason}.", "Check the folder's permissions and its path.")
-            return None
-        found.append(folder / name)
-    if len(found) > 1:
-        first, second = FILE_NAMES
-        problems.add(second, f"There is {first} as well as {second}.", f"Keep {first} and remove {second}.")
-    return found[0] if found else None
-
-
-def _read_file(schema: ConfigSchema, path: Path, source: Source, problems: Problems) -> Leaves:
-    leaves: Leaves = {}
-    text = read_text(path, source.label, problems)
-    if text is not None:
-        root = parse_yaml(text, source, problems)
-        _collect(Reader(source, problems), root, schema.fields, (), leaves)
-    return leaves
 
 
 def _collect(reader: Reader, item: Item, fields: tuple[FieldSpec, ...], path: tuple[str, ...], leaves: Leaves) -> None:
@@ -135,6 +196,10 @@ def _collect(reader: Reader, item: Item, fields: tuple[FieldSpec, ...], path: tu
     for key, each in item.value.items():
         if key in by_key:
             _collect_field(reader, each, by_key[key], (*path, key), leaves)
+        elif not path and key == CEILING:
+            reader.problems.add(
+                each.where, f"{CEILING} stands in your own config only.", "That is ~/.config/moat/config.yaml."
+            )
         else:
             hint = "" if path else " A plugin's key is known only while the plugin is loaded (`moat plugins`)."
             reader.unknown_key(each, key, by_key, ".".join(path), hint)

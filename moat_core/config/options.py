@@ -12,11 +12,14 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
 from moat_core.errors import PluginError
+
+if TYPE_CHECKING:
+    from moat_core.config.judges import Judge
 
 __all__ = ["LISTS", "MAPS", "FieldSpec", "arms", "expected", "fields_of", "is_union", "option"]
 
@@ -40,6 +43,7 @@ def option(
     schema: Mapping[str, Any] | None = None,
     read: Callable[[Any, Any, str], Any] | None = None,
     shorthand: bool = False,
+    widens: bool | str | Judge | None = None,
 ) -> Any:
     """Declare a field of a config section; takes the place of `attrs.field`.
 
@@ -58,6 +62,9 @@ def option(
         schema: JSON Schema of the raw value, where ``convert`` takes something else than the annotation says.
         shorthand: The section may be this field's value alone: ``buildkit: off`` for ``buildkit: {mode: off}``.
         read: Called with the `Reader`, the `Item` and the key, where even the problems are the field's own.
+        widens: Why a value in a workspace's file, perhaps a stranger's, needs the user's trust: what it gives beyond
+            what holds without. ``False``: nothing. A text: every other value does. A function (see
+            `moat_core.config.judges`): given the value and a `Baseline`, it returns why, or ``""``. Unsaid: it does.
 
     Example:
         >>> import attrs
@@ -79,7 +86,10 @@ def option(
         "read": read,
         "shorthand": shorthand,
     }
-    return attrs.field(default=default, metadata={key: value for key, value in metadata.items() if value})
+    kept: dict[str, Any] = {key: value for key, value in metadata.items() if value}
+    if widens is not None:
+        kept["widens"] = widens
+    return attrs.field(default=default, metadata=kept)
 
 
 @attrs.frozen

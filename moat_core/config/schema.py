@@ -7,12 +7,13 @@ key, or one entry of a mapping such as ``env``, with its value and where it come
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from moat_core.config.ceiling import CEILING, CEILING_FIELD, Ceiling
 from moat_core.config.convert import INVALID, Reader
 from moat_core.config.core import CoreConfig
 from moat_core.config.options import FieldSpec, fields_of
@@ -22,6 +23,10 @@ from moat_core.errors import PluginError, UnknownName
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from moat_core.config.widening import Widening
+    from moat_core.config.workspace_file import ConfigFile
+    from moat_core.types import DependencyInfo
 
 __all__ = ["Config", "ConfigSchema", "Layer", "Leaf", "Section"]
 
@@ -61,10 +66,14 @@ class Section:
 
 
 class ConfigSchema:
-    """Everything that may be configured. Iterating gives the plugins' sections by name."""
+    """Everything that may be configured. Iterating gives the plugins' sections by name.
+
+    ``offered`` gives what plugins bring as dependencies; it is asked only where a workspace's file names some.
+    """
 
     def __init__(self) -> None:
         self.base: tuple[FieldSpec, ...] = fields_of(CoreConfig)
+        self.offered: Callable[[], Mapping[str, DependencyInfo]] = dict
         self._sections: dict[str, Section] = {}
         self._owner = ""
 
@@ -90,7 +99,7 @@ class ConfigSchema:
         """
         owner = owner or self._owner or cls.__module__
         taken = self._sections[name].owner if name in self._sections else None
-        if any(field.key == name for field in self.base):
+        if name == CEILING or any(field.key == name for field in self.base):
             taken = _CORE
         if taken is not None:
             raise PluginError(
@@ -131,8 +140,8 @@ class ConfigSchema:
         )
         return (*self.base, *sections)
 
-    def build(self, layers: list[Layer], path: Path | None = None) -> Config:
-        """Return the config that LAYERS make, the earlier ones winning.
+    def build(self, layers: list[Layer], path: Path | None = None, **further: Any) -> Config:
+        """Return the config that LAYERS make, the earlier ones winning; FURTHER arguments are `Config`'s.
 
         Raises:
             ConfigError: Values that are right by themselves do not go together.
@@ -141,6 +150,7 @@ class ConfigSchema:
         for layer in reversed(layers):
             leaves.update(layer)
         problems = Problems()
+        ceiling = _value(CEILING_FIELD, (CEILING,), leaves, problems)
         values: dict[str, Any] = {}
         for field in self.fields:
             value = _value(field, (field.key,), leaves, problems)
@@ -148,7 +158,9 @@ class ConfigSchema:
         core = _make(CoreConfig, {field.name: values[field.key] for field in self.base}, "", leaves, problems)
         problems.check()
         sections = {section.cls: values[section.name] for section in self}
-        return Config(core=core, path=path, fields=self.fields, leaves=leaves, sections=sections)
+        return Config(
+            core=core, path=path, ceiling=ceiling, fields=self.fields, leaves=leaves, sections=sections, **further
+        )
 
 
 def _first_line(cls: type) -> str:
@@ -214,10 +226,18 @@ class Config:
     Args:
         core: The base keys.
         path: The config file, ``None`` if there is none.
+        ceiling: What the user's own config lets no run have.
+        file: The workspace's file as it was read, with what was decided on it; ``None`` if it was not read.
+        widenings: What in that file gives a run more than it would have without.
+        is_trusted: Whether that is heeded. If not, this config is without it.
     """
 
     core: CoreConfig
     path: Path | None = None
+    ceiling: Ceiling = attrs.field(factory=Ceiling)
+    file: ConfigFile | None = None
+    widenings: tuple[Widening, ...] = ()
+    is_trusted: bool = True
     _fields: tuple[FieldSpec, ...] = ()
     _leaves: Mapping[tuple[str, ...], Leaf] = attrs.field(factory=dict, repr=False)
     _sections: Mapping[type, Any] = attrs.field(factory=dict)
@@ -245,6 +265,9 @@ class Config:
         for field in self._fields:
             owner = by_class[field.hint] if field.hint in by_class else getattr(self.core, field.name)
             yield from self._items(field, owner, (field.key,))
+        for item in self._items(CEILING_FIELD, self.ceiling, (CEILING,)):
+            if item[2] != "default":
+                yield item
 
     def _items(self, field: FieldSpec, value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any, str]]:
         if field.fields is not None:

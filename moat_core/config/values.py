@@ -13,7 +13,10 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Any
 
-from moat_core.types import Mount, is_name
+from moat_core import checks
+from moat_core.checks import is_name
+from moat_core.errors import ArgumentTooLong, InvalidValue
+from moat_core.types import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +36,7 @@ __all__ = [
     "check_name",
     "check_port",
     "check_ports",
+    "check_word",
     "duration_s",
     "expand_path",
     "make_mount",
@@ -46,14 +50,12 @@ WORKSPACE = "/workspace"
 """Where the workspace appears in the container."""
 
 _SHOWN = 60
-_ARGUMENT_BYTES = 128 * 1024 - 1
-"""Linux's MAX_ARG_STRLEN (32 pages) without the final NUL: the most that one argument or ``K=V`` may have."""
+_NO_TEXT = "it holds something that is not Unicode text"
 _PORT_MAX = 65535
 _SIZE_MAX = 2**63 - 1
 _DURATION_MAX = 10 * 365 * 86400
 _MIB = 1024 * 1024
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:([kmgt])(?:i?b)?|(b))?", re.IGNORECASE)
 _SIZE_UNITS = {"k": 1024, "m": _MIB, "g": 1024 * _MIB, "t": 1024 * 1024 * _MIB}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
@@ -139,23 +141,29 @@ def check_ports(value: dict[str, int]) -> None:
 
 def check_env_name(value: str) -> None:
     """Refuse what no shell takes as a variable's name (POSIX.1-2017, 8.1)."""
-    if not _ENV_NAME.fullmatch(value):
+    if not checks.ENV_NAME_RE.fullmatch(value):
         raise BadValue("a variable's name has letters, digits and underscores, and starts with no digit")
 
 
-def check_argument(value: str) -> None:
-    """Refuse what the kernel cannot hand to a program: NUL, lone surrogates, more than 128 KiB."""
-    if "\0" in value:
-        raise BadValue("it holds a NUL character")
+def check_word(value: str) -> None:
+    """Refuse what the kernel cannot hand to a program: NUL, half a surrogate pair, more than 128 KiB."""
     try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise BadValue("it holds something that is not Unicode text") from None
-    if size > _ARGUMENT_BYTES:
+        checks.word(value)
+    except InvalidValue:
+        raise BadValue("it holds a NUL character" if "\0" in value else _NO_TEXT) from None
+    except ArgumentTooLong:
+        size = len(value.encode(errors="surrogateescape"))
         raise BadValue(
-            f"it has {size} bytes, and Linux takes at most {_ARGUMENT_BYTES} in one argument or variable",
+            f"it has {size} bytes, and Linux takes at most {checks.ARGUMENT_BYTES} in one argument or variable",
             "Put large contents into a file of the workspace.",
-        )
+        ) from None
+
+
+def check_argument(value: str) -> None:
+    """Refuse what `check_word` refuses, and bytes that are no Unicode: a config is text."""
+    check_word(value)
+    if not checks.is_utf8(value):
+        raise BadValue(_NO_TEXT)
 
 
 def check_env_value(value: str) -> None:
@@ -251,8 +259,12 @@ def expand_path(text: str, base: Path | None, home: str | None) -> str:
     Raises:
         BadValue: It is empty, ``~user``, relative where that means nothing, or holds a NUL.
     """
-    if not text or "\0" in text:
-        raise BadValue("the path is empty" if not text else "the path holds a NUL character")
+    if not text:
+        raise BadValue("the path is empty")
+    try:
+        checks.path(text)
+    except InvalidValue:
+        raise BadValue("the path holds a NUL character" if "\0" in text else _NO_TEXT) from None
     if text == "~" or text.startswith("~/"):
         if not home:
             raise BadValue("~ means nothing here, because HOME is not set", "Write the whole path.")

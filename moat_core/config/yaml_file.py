@@ -11,17 +11,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from moat_core.config.tree import DEPTH_LIMIT, Item, Problems, Source, classify
 from moat_core.config.values import show
+from moat_core.owners import mend, others_may_write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_LIMIT_BYTES", "parse_yaml", "read_text"]
+__all__ = ["FILE_LIMIT_BYTES", "decode", "parse_yaml", "read_limited", "read_text"]
 
 FILE_LIMIT_BYTES = 1024 * 1024
 """A config file may have this much; a human's has some kilobytes."""
@@ -30,10 +32,24 @@ _ITEMS = 50_000
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
-def read_text(path: Path, label: str, problems: Problems) -> str | None:
-    """Return the text of the file at PATH; ``None`` if there is none, or what is wrong was recorded."""
+def read_text(path: Path, label: str, problems: Problems, *, private: bool) -> str | None:
+    """Return the text of a file of the user's at PATH; ``None`` if there is none, or what is wrong was recorded.
+
+    Args:
+        private: It must be nobody else's to write.
+    """
+    descriptor = -1
     try:
-        data = _read_regular(path)
+        # Without O_NONBLOCK a FIFO of that name would wait for a writer that never comes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            problems.add(label, "It is not a regular file.", "Make it a YAML file, or remove it.")
+            return None
+        if private and (why := others_may_write(found, path)):
+            problems.add(label, f"{why}, and it decides what runs may do.", mend(found, path))
+            return None
+        data = read_limited(descriptor, label, problems)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
             problems.add(label, "It is a link to a file that does not exist.", "Mend or remove the link.")
@@ -42,9 +58,16 @@ def read_text(path: Path, label: str, problems: Problems) -> str | None:
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or "unknown error"
         problems.add(label, f"It cannot be read: {reason}.", "Check its permissions and its path.")
         return None
-    if data is None:
-        problems.add(label, "It is not a regular file.", "Make it a YAML file, or remove it.")
-        return None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return None if data is None else decode(data, label, problems)
+
+
+def read_limited(descriptor: int, label: str, problems: Problems) -> bytes | None:
+    """Return the content of an open regular file; ``None`` if it is too large, which is recorded."""
+    with open(descriptor, "rb", closefd=False) as file:
+        data = file.read(FILE_LIMIT_BYTES + 1)
     if len(data) > FILE_LIMIT_BYTES:
         problems.add(
             label,
@@ -52,21 +75,11 @@ def read_text(path: Path, label: str, problems: Problems) -> str | None:
             "A config file is a few kilobytes at most.",
         )
         return None
-    return _decode(data, label, problems)
+    return data
 
 
-def _read_regular(path: Path) -> bytes | None:
-    """Return the beginning of a regular file, one byte more than is allowed; ``None`` for anything else."""
-    # Without O_NONBLOCK a FIFO of that name would wait for a writer that never comes.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(FILE_LIMIT_BYTES + 1)
-
-
-def _decode(data: bytes, label: str, problems: Problems) -> str | None:
+def decode(data: bytes, label: str, problems: Problems) -> str | None:
+    """Return DATA as text; ``None`` if it is none that YAML allows, which is recorded."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -89,14 +102,19 @@ def parse_yaml(text: str, source: Source, problems: Problems) -> Item:
     """Return the mapping that TEXT holds; empty if there is nothing in it, or nothing that can be read."""
     import yaml  # 10 ms, for commands that read a config only
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(source, problems)
     try:
-        for event in yaml.parse(text, Loader=loader):
-            if not builder.feed(type(event).__name__, event):
-                break
+        _feed(builder, text)
     except yaml.MarkedYAMLError as error:
-        _add_syntax_error(error, text, source.label, problems)
+        # The scanner reads ahead of its events and has limits of its own, other ones in each release. Ours come first:
+        # what stands before the place where it gave up is judged by itself.
+        ahead = _Builder(source, Problems())
+        with suppress(yaml.YAMLError):
+            _feed(ahead, text[: error.problem_mark.index] if error.problem_mark else "")
+        if ahead.stopped is not None:
+            problems.add(*ahead.stopped)
+        else:
+            _add_syntax_error(error, text, source.label, problems)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # PyYAML's own slips: chr() of an escape beyond Unicode, int() of an endless %YAML version …
         reason = " ".join(str(error).split())
@@ -112,6 +130,15 @@ def parse_yaml(text: str, source: Source, problems: Problems) -> Item:
         )
         return Item("map", {}, root.where, root.origin)
     return root
+
+
+def _feed(builder: _Builder, text: str) -> None:
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(text, Loader=loader):
+        if not builder.feed(type(event).__name__, event):
+            break
 
 
 def _add_syntax_error(error: Any, text: str, label: str, problems: Problems) -> None:
@@ -149,6 +176,8 @@ class _Builder:
     _stack: list[_Frame] = attrs.field(factory=list)
     _count: int = 0
     _documents: int = 0
+    stopped: tuple[str, str, str] | None = None
+    """Where, what and what to do, when a limit of ours was met."""
 
     def feed(self, name: str, event: Any) -> bool:
         """Take one event; returns whether to go on."""
@@ -236,4 +265,5 @@ class _Builder:
 
     def _stop(self, line: int, message: str, hint: str) -> Literal[False]:
         self._add(line, message, hint)
+        self.stopped = (f"{self.source.label}:{line}", message, hint)
         return False

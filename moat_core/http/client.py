@@ -69,7 +69,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_is_new", "_is_paused", "_searched", "_unsent", "buffer", "deadline", "has_ended", "is_full", "peer", "proxy",
-        "scheme", "transport", "turn",
+        "scheme", "transport", "turn", "user",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -83,6 +83,8 @@ class Client(asyncio.Protocol):
         self.is_full = False
         """It takes nothing more for now: nor does the next of its requests begin."""
         self.turn: Turn | None = None
+        self.user: int | None = None
+        """Another user of this machine, if it is theirs and that was asked; see `Proxy.is_greedy`."""
         self.deadline = NEVER
         self._is_new, self._is_paused = True, False
         self._searched = 0
@@ -95,7 +97,9 @@ class Client(asyncio.Protocol):
         self.peer = peer[0].encode() if peer else b"unknown"
         self.deadline = self.proxy.now + self.proxy.idle_s
         self.proxy.clients.add(self)
-        if len(self.proxy.clients) > self.proxy.most_clients:
+        if len(self.proxy.clients) > self.proxy.most_clients // 4 and self.proxy.is_greedy(self):
+            self._refuse()
+        elif len(self.proxy.clients) > self.proxy.most_clients:
             self._squeeze_in()
 
     def data_received(self, data: bytes) -> None:
@@ -142,11 +146,18 @@ class Client(asyncio.Protocol):
         else:
             self.turn.resume()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way for it: it has asked for nothing, or has its answer and is only being heard."""
+        return not self.is_full and (self.turn is None or isinstance(self.turn, _Deaf))
+
     def _squeeze_in(self) -> None:
         """There are too many: others that ask for nothing go, or this one has to."""
+        if not self.proxy.make_room(self):
+            self._refuse()
+
+    def _refuse(self) -> None:
         proxy = self.proxy
-        if proxy.make_room(self):
-            return
         if len(proxy.clients) > proxy.most_clients + _MOST_REFUSED:
             self.transport.abort()
         else:

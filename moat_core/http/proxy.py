@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from moat_core.http.answer import Answer
 from moat_core.http.client import Client
 from moat_core.http.memo import Heads
 from moat_core.http.upstream import Address, Pool
+from moat_core.listen.peers import find_uid
 
 if TYPE_CHECKING:
     import ssl
@@ -24,6 +27,8 @@ __all__ = ["Proxy"]
 _TICK_S = 1.0
 _REMEMBER_S = 60.0
 _MOST_LINES = 512
+_GONE = -1
+"""Stands for the users of connections that were gone before it could be asked whose they are."""
 
 
 class Proxy(ABC):
@@ -53,6 +58,7 @@ class Proxy(ABC):
     ) -> None:
         self.idle_s, self.head_s, self.stall_s, self.answer_s, self.gone_s = idle_s, head_s, stall_s, answer_s, gone_s
         self.tls, self.most_clients = tls, most_clients
+        self._users: Counter[int] = Counter()
         self.clients: set[Client] = set()
         self.requests = 0
         """How many requests were passed on, or begun to."""
@@ -126,15 +132,40 @@ class Proxy(ABC):
         """Return the protocol for a new connection."""
         return Client(self, scheme)
 
+    def limit_clients(self, most: int) -> None:
+        """Let in no more than MOST at once, if that is less than so far."""
+        self.most_clients = min(self.most_clients, most)
+
     def forget(self, client: Client) -> None:
         """Its connection is gone."""
         self.clients.discard(client)
+        if client.user is not None:
+            self._users[client.user] -= 1
+            client.user = None
         if self._all_gone is not None and not self.clients:
             self._all_gone.set()
 
+    def is_greedy(self, newcomer: Client) -> bool:
+        """Tell whether the user who connects has too many connections already.
+
+        Another user of this machine may have half of the room: what is under way for them nobody else can end. To ask
+        whose a connection is takes a question to the kernel, so that this is called only when a quarter is taken; a
+        quarter is then left for ourselves. Where the kernel does not tell there is no such limit.
+        """
+        peer, own = (newcomer.transport.get_extra_info(name) for name in ("peername", "sockname"))
+        try:
+            uid = find_uid(peer, own) if peer and own else _GONE
+        except OSError:
+            uid = _GONE
+        if uid is None or uid in {0, os.geteuid()}:
+            return False
+        newcomer.user = uid
+        self._users[uid] += 1
+        return self._users[uid] > self.most_clients // 2
+
     def make_room(self, newcomer: Client) -> bool:
-        """Hang up on a tenth of those that have asked for nothing, the oldest; tell whether there were any."""
-        waiting = [each for each in self.clients if each.turn is None and not each.is_full and each is not newcomer]
+        """Hang up on a tenth of those for whom nothing is under way, the oldest; tell whether there were any."""
+        waiting = [each for each in self.clients if each.is_idle and each is not newcomer]
         waiting.sort(key=lambda each: each.deadline)
         going = waiting[: len(waiting) // 10 + 1]
         for client in going:

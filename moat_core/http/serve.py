@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from moat_core.fds import raise_file_limit
+from moat_core.listen import open_servers
+
 if TYPE_CHECKING:
     from moat_core.http.proxy import Proxy
 
-__all__ = ["raise_file_limit", "run", "serve"]
+__all__ = ["run", "serve"]
 
 _T = TypeVar("_T")
-_BACKLOG = 1024
 _HEAP = 4 * 1024 * 1024
 _RESERVED_FILES = 128
 """For the store, logs, standard streams, and connections to services that wait."""
@@ -30,16 +31,6 @@ def run(main: Coroutine[None, None, _T]) -> _T:
         return asyncio.run(main)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may; return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS has a lower limit than it tells
-        return soft
-    return hard
 
 
 def _keep_heap() -> None:
@@ -58,19 +49,14 @@ async def serve(proxy: Proxy, sockets: Iterable[socket.socket], *, drain_s: floa
 
     As many connections are let in as this process may have files, if that is less than PROXY would.
     """
-    proxy.most_clients = min(proxy.most_clients, max(1, (raise_file_limit() - _RESERVED_FILES) * 3 // 4))
-    loop = asyncio.get_running_loop()
-    servers: list[asyncio.Server] = []
-    try:
-        for each in sockets:
-            servers.append(await loop.create_server(proxy.accept, sock=each, backlog=_BACKLOG))  # noqa: PERF401
+    proxy.limit_clients(max(1, (raise_file_limit() - _RESERVED_FILES) * 3 // 4))
+    async with open_servers(sockets, proxy.accept):
         _keep_heap()
         # What is there by now stays: to look through it again and again would cost every request its share.
         gc.collect()
         gc.freeze()
-        yield
-    finally:
-        gc.unfreeze()
-        for server in servers:
-            server.close()
-        await proxy.drain(drain_s)
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+    await proxy.drain(drain_s)

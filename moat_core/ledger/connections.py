@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import anyio
+
+from moat_core.store import default_home
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,9 +21,14 @@ _CLOSE_S = 5.0
 
 
 class Connections:
-    """A context that opens each connection once, when it is first asked for, and closes all at its end."""
+    """A context that opens each connection once, when it is first asked for, and closes all at its end.
 
-    def __init__(self) -> None:
+    Args:
+        home: The state folder of whoever uses them, by whose key an engine's things are told; see `default_home`.
+    """
+
+    def __init__(self, home: str | os.PathLike[str] | None = None) -> None:
+        self.home = os.fspath(home if home is not None else default_home())
         self._open: dict[tuple[type[Any], str], Any] = {}
         self._locks: dict[tuple[type[Any], str], anyio.Lock] = {}
 
@@ -34,7 +42,10 @@ class Connections:
         if key not in self._open:
             async with self._locks.setdefault(key, anyio.Lock()):  # an address that hangs holds up no other
                 if key not in self._open:
-                    self._open[key] = await kind.connect(address)
+                    made: Any = await kind.connect(address)
+                    if hasattr(kind, "home"):  # as a `Runtime` has it
+                        made.home = self.home
+                    self._open[key] = made
         return cast(C, self._open[key])
 
     async def __aenter__(self) -> Self:

@@ -27,7 +27,7 @@ _RETRY_S = 0.25
 RELEASE_S = 30.0
 """The most that undoing one thing may take, in seconds."""
 LATE_S = 3.0
-"""How long is looked for what an engine may still be making for a client that has gone, in seconds."""
+"""How long an engine may take to make what a client asked for who has gone, once it answers again, in seconds."""
 
 Kinds = dict[str, type[Resource]]
 """Kind name -> class, as the plugins registered them."""
@@ -153,22 +153,38 @@ class Ledger:
         Raises:
             MoatError: It could not be undone; the row stays, so that the reaper tries again.
         """
+        found = await self.undo(held, late_s=late_s)
+        if late_s and not found:
+            self._store.add_unseen(self.run_id)
+        await self.forget(held)
+        return found
+
+    async def undo(self, held: Held, *, late_s: float = 0.0) -> bool:
+        """Undo a resource; its row stays. Otherwise as `release`."""
         await self.step("releasing", held.resource)
         with anyio.fail_after(self._release_s):
             found = await self._persist(held.resource, late_s)
         await self.step("released", held.resource)
-        self._store.forget_resource(held.row_id)
-        await self.step("forgotten", held.resource)
         return found
 
+    async def forget(self, held: Held) -> None:
+        """Forget the row of what is undone."""
+        self._store.forget_resource(held.row_id)
+        await self.step("forgotten", held.resource)
+
     async def _persist(self, resource: Resource, late_s: float) -> bool:
-        """Release; an engine that is just being restarted is asked again until our time is up."""
-        deadline = anyio.current_time() + late_s
+        """Release; an engine that is just being restarted is asked again until our time is up.
+
+        How long the engine may still be making it counts from its first answer: before that it may have stood still.
+        """
+        deadline: float | None = None
         while True:
             try:
                 if await resource.release(self):
                     return True
-                if anyio.current_time() >= deadline:
+                now = anyio.current_time()
+                deadline = now + late_s if deadline is None else deadline
+                if now >= deadline:
                     return False
             except ConnectionError:
                 if anyio.current_effective_deadline() - anyio.current_time() < 2 * _RETRY_S:

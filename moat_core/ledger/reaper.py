@@ -1,11 +1,13 @@
-"""``python -m moat_core.ledger.reaper``: what a watchdog becomes when its owner has died.
+"""``python -m moat_core.ledger.reaper [RUN_ID …]``: started by who keeps vigil when an owner has died.
 
-It undoes what dead owners left under ``MOAT_HOME``, whoever they were, says so in ``reaper.log`` there, and ends.
+It undoes once what dead owners left under ``MOAT_HOME``, says so in ``reaper.log`` there, and ends; whether that was
+enough, and when it is tried again, is the vigil's affair (`moat_core.store.vigil`).
 """
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -16,20 +18,34 @@ from moat_core.hooks.manager import load_plugins
 from moat_core.ledger.connections import Connections
 from moat_core.ledger.upkeep import Reaped, Upkeep
 from moat_core.logs import make_logger
-from moat_core.store import Home, Store, default_home
+from moat_core.store import Home, NewerStore, Store, default_home
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["main", "reap"]
 
 _LOG_LIMIT_BYTES = 1024 * 1024
 
 
-async def reap(home: Home) -> Reaped:
-    """Undo what dead owners left under HOME."""
-    store = Store(home, _say)
+async def reap(home: Home, run_ids: Collection[str] = ()) -> Reaped:
+    """Undo what the dead owners of RUN_IDS left under HOME; of all, if there is none.
+
+    Where a newer moat's file lies, the runs' journals tell what that is.
+    """
     try:
-        async with Connections() as connections:
+        return await _reap(Store(home, _say), run_ids)
+    except NewerStore as error:
+        _say(f"{error.message} What runs of ours have written down themselves is undone.")
+        return await _reap(Store(home, _say, from_journals=True), run_ids)
+
+
+async def _reap(store: Store, run_ids: Collection[str]) -> Reaped:
+    try:
+        async with Connections(store.home.path) as connections:
             dispatcher = Dispatcher(load_plugins(keep_going=True))
-            return await Upkeep(store, dispatcher, connections, automatic=True).reap(on_progress=_say)
+            upkeep = Upkeep(store, dispatcher, connections, automatic=True)
+            return await upkeep.reap(run_ids, on_progress=_say)
     finally:
         store.close()
 
@@ -49,7 +65,7 @@ def main() -> int:
     fill_standard_fds()
     _bound_log()
     try:
-        reaped = anyio.run(reap, Home(default_home()))
+        reaped = anyio.run(reap, Home(default_home()), sys.argv[1:])
     except MoatError as error:
         make_logger().error(error.message, hint=error.hint)
         return error.exit_code

@@ -46,6 +46,8 @@ class Resource(ABC):
 
     kind: ClassVar[str]
     """Stable name of the kind in the ledger: ``docker.container``."""
+    may_grow: ClassVar[bool] = False
+    """Others go on making what it names, as long as the owner lives: of a dead one some of it may still appear."""
 
     @abstractmethod
     async def create(self, ctx: ResourceContext) -> Any:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import attrs
 
 from moat_core.errors import MoatError
-from moat_core.ledger.ledger import LATE_S, RELEASE_S, Held, Kinds, Ledger
-from moat_core.store.paths import Lock, is_locked
+from moat_core.ledger.lane import Lane, Reaped, to_problem
+from moat_core.ledger.ledger import RELEASE_S, Kinds, Ledger
+from moat_core.store.paths import is_locked
 from moat_core.types import Leftover, Problem
 
 if TYPE_CHECKING:
     from moat_core.hooks.dispatch import Dispatcher
     from moat_core.ledger.connections import Connections
     from moat_core.runtime.base import Connection
-    from moat_core.store import LedgerRow, Store
+    from moat_core.store import Store
 
 __all__ = ["Reaped", "Upkeep", "kinds_of"]
 
 C = TypeVar("C", bound="Connection")
 _FIND_S = 20.0
+UNSEEN_S = 300.0
+"""For so long every command looks for what an engine may have made late, in seconds."""
 
 
 def kinds_of(dispatcher: Dispatcher) -> Kinds:
@@ -41,14 +41,6 @@ def kinds_of(dispatcher: Dispatcher) -> Kinds:
             raise MoatError(f"Plugins '{owners[kind.kind]}' and '{plugin}' both registered '{kind.kind}'.")
         owners[kind.kind] = plugin
     return kinds
-
-
-@attrs.define
-class Reaped:
-    """What was undone: ``(run id or "", what)`` pairs, and what could not be."""
-
-    released: list[tuple[str, str]] = attrs.field(factory=list)
-    problems: list[Problem] = attrs.field(factory=list)
 
 
 class Upkeep:
@@ -97,22 +89,33 @@ class Upkeep:
     def addresses(self) -> list[tuple[str, str]]:
         """Return the ``(runtime, address)`` pairs where something of ours may be, newest first.
 
-        Those are of runs that are not over, or of which something is left.
+        Those are of runs that are not over, of which something is left, or of which something may have appeared late.
         """
-        left = {row.run_id for row in self.store.resources()}
-        runs = [run for run in self.store.runs() if run.phase != "over" or run.id in left]
-        return list(dict.fromkeys((run.runtime, run.address) for run in runs))
+        runs = [(run.runtime, run.address) for run in self.store.present_runs()]
+        return list(dict.fromkeys([*runs, *self.store.unseen()]))
 
     def dead_runs(self) -> list[str]:
         """Return the runs that are not over although nobody owns them: a cheap look, no engine is asked."""
         return [run_id for run_id in self.store.unfinished() if not self.is_live(run_id)]
 
-    async def reap(self, *, on_progress: Callable[[str], None] = lambda text: None) -> Reaped:
-        """Undo everything of dead owners: what the ledger knows, then what only labels tell."""
-        reaped, dead = Reaped(), self.dead_runs()
+    async def reap(
+        self, run_ids: Collection[str] = (), *, on_progress: Callable[[str], None] = lambda text: None
+    ) -> Reaped:
+        """Undo once everything of dead owners: what the ledger knows, then what only labels tell.
+
+        Args:
+            run_ids: Of those only what these have left; of all, if there is none.
+        """
+        reaped = Reaped()
+        engines: dict[object, list[str]] = {}
+        for run_id in self.dead_runs():
+            if not run_ids or run_id in run_ids:
+                run = self.store.run(run_id)
+                engines.setdefault((run.runtime, run.address) if run else None, []).append(run_id)
         async with anyio.create_task_group() as group:
-            for run_id in dead:
-                group.start_soon(self._reap_run, run_id, reaped, on_progress)
+            for dead in engines.values():
+                lane = Lane(self.store, self._kinds, self._connections, reaped, on_progress)
+                group.start_soon(lane.reap, dead)
         await self._sweep(reaped)
         return reaped
 
@@ -144,7 +147,7 @@ class Upkeep:
             try:
                 await ledger.settle(ledger.restore(row), keep=keep)
             except Exception as error:  # noqa: BLE001 - the others are undone all the same
-                problems.append(_problem(run_id, error))
+                problems.append(to_problem(run_id, error))
         return problems
 
     def follow(self, run_id: str, ports: Mapping[int, int]) -> None:
@@ -166,40 +169,11 @@ class Upkeep:
         late = Problem(f"Looking for leftovers took more than {_FIND_S:.0f} s.", "Is the engine well?")
         return [], [*self._reported, late]
 
-    async def _reap_run(self, run_id: str, reaped: Reaped, on_progress: Callable[[str], None]) -> None:
-        lock = Lock(self.store.home.run_lock(run_id))
-        if not lock.acquire():
-            return  # its owner, or another reaper, was only slow to show
-        try:
-            await self._reap_owned(run_id, reaped, on_progress)
-        except Exception as error:  # noqa: BLE001 - one broken plugin or row must not keep the others from being reaped
-            reaped.problems.append(_problem(run_id, error))
-        finally:
-            lock.release()
-
-    async def _reap_owned(self, run_id: str, reaped: Reaped, on_progress: Callable[[str], None]) -> None:
-        run, rows = self.store.run(run_id), self.store.resources(run_id, kept=False)
-        if not rows and (run is None or run.phase == "over"):
-            return  # its owner ended it in order, between our look and our lock
-        on_progress(f"{run.name if run else run_id} ({run_id}): its owner is gone; undoing what it left.")
-        ledger = Ledger(run_id, self.store, self._kinds, self._connections)
-        failed = False
-        for row in rows:
-            try:
-                held = ledger.restore(row)
-                if await ledger.release(held, late_s=_late_s(row)):
-                    reaped.released.append((run_id, f"{row.kind} {_name(held)}"))
-            except Exception as error:  # noqa: BLE001 - see above
-                reaped.problems.append(_problem(run_id, error))
-                failed = True
-        if not failed and run is not None and run.phase != "over":
-            self.store.update_run(
-                run_id, phase="over", status="failed", ended=time.time(), error="Its owner died; moat undid it."
-            )
-
     async def _sweep(self, reaped: Reaped) -> None:
         found, problems = await self.find_leftovers()
         reaped.problems += problems
+        if not problems:
+            self.store.forget_unseen(UNSEEN_S)
         for _, leftover in found:
             if not leftover.automatic or (leftover.run_id and self.is_live(leftover.run_id)):
                 continue
@@ -207,20 +181,4 @@ class Upkeep:
                 await self.release_leftover(leftover)
                 reaped.released.append((leftover.run_id or "", f"{leftover.kind} {leftover.name}"))
             except Exception as error:  # noqa: BLE001 - see above
-                reaped.problems.append(_problem(leftover.run_id or "", error))
-
-
-def _late_s(row: LedgerRow) -> float:
-    """How long the engine may still be making what its dead owner asked for: `LATE_S` from when that was written."""
-    since = time.time() - row.created
-    return max(LATE_S - max(since, 0.0), 0.0) if row.state == "intent" else 0.0
-
-
-def _problem(run_id: str, error: Exception) -> Problem:
-    if isinstance(error, MoatError):
-        return Problem(error.message, error.hint, run_id)
-    return Problem(f"{type(error).__name__}: {error}", "`moat clean` tries again.", run_id)
-
-
-def _name(held: Held) -> str:
-    return str(getattr(held.resource, "name", "")) or os.fspath(getattr(held.resource, "path", ""))
+                reaped.problems.append(to_problem(leftover.run_id or "", error))

@@ -1,8 +1,8 @@
 """The second layer: a shell that outlives its owner just long enough to start the reaper.
 
 It blocks on a pipe whose other end only the owner has. The owner's orderly end sends a word; its death, by
-whatever signal, closes the pipe, and the shell becomes the reaper. A bare ``sh`` costs about 1 MB and a
-millisecond; a Python process waiting would cost twenty times that in every run.
+whatever signal, closes the pipe, and the shell becomes who sees to the reaping (`moat_core.store.vigil`). A bare
+``sh`` costs about 1 MB and a millisecond; a Python process waiting would cost ten times that in every run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Watchdog:
         try:
             with open(os.path.join(self._home.path, "reaper.log"), "ab") as log:
                 self._process = subprocess.Popen(
-                    ["/bin/sh", "-c", _SCRIPT, "moat-watchdog", sys.executable, "-m", "moat_core.ledger.reaper"],
+                    ["/bin/sh", "-c", _SCRIPT, "moat-watchdog", sys.executable, "-m", "moat_core.store.vigil"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=log,

@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 from moat_core.errors import HookContractError, HostError, RunError, SandboxGone
 from moat_core.events import PhaseStarted, RunEnded, RunMoved, RunStarted
 from moat_core.ledger import follow_moves
+from moat_core.lifecycle.mounts import check_mounts
 from moat_core.lifecycle.run import Outcome, Run, RunResult
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
 
             await run.emit(PhaseStarted(run.id, "open"))
             await _enter_all(run, "moat_open_run")
+            await _step(run, opened.hold_mounts)
             await _step(run, _resolve_image)
             await _enter_all(run, "moat_open_network")
             await _enter_all(run, "moat_open_services")
@@ -145,11 +147,19 @@ async def _open_sandbox(run: Run) -> None:
     assert context is not None
     with run.dispatcher.calling(plugin, "moat_open_sandbox"):
         run._sandbox = await run.undo.enter(plugin, "moat_open_sandbox", context)  # noqa: SLF001
+        if run._sandbox is not None:  # noqa: SLF001
+            await _step(run, functools.partial(_admit, sandbox=run._sandbox))  # noqa: SLF001
     if run._sandbox is not None and not run.cancel_requested:  # noqa: SLF001
         await run.start_service("watch", _watch, run, run._sandbox)  # noqa: SLF001
         await run.start_service("moves", _follow, run, run._sandbox)  # noqa: SLF001
         if run.plan.timeout_s is not None:
             await run.start_service("time limit", _limit, run, run._sandbox, run.plan.timeout_s)  # noqa: SLF001
+
+
+async def _admit(run: Run, sandbox: Sandbox) -> None:
+    """Let the container's main process begin, once it is known what it sees of this machine."""
+    await check_mounts(run.held_mounts, sandbox)
+    await sandbox.admit()
 
 
 async def _limit(run: Run, sandbox: Sandbox, seconds: float, *, task_status: TaskStatus[None]) -> None:
@@ -180,9 +190,12 @@ async def _follow(run: Run, sandbox: Sandbox, *, task_status: TaskStatus[None]) 
     ports = sandbox.info.ports
     task_status.started()
     while True:
-        ports = (await sandbox.wait_moved(ports)).ports
+        before, ports = ports, (await sandbox.wait_moved(ports)).ports
         if run.undo.closing:
             await anyio.sleep_forever()  # what would be made for it now, nobody would undo
+        await _admit(run, sandbox)  # its mounts were made anew, too
+        if ports == before:
+            continue
         await follow_moves(run.follow, ports)
         await run.emit(RunMoved(run.id, ports))
 

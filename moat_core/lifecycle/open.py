@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.errors import MoatError, StoreError
+from moat_core.lifecycle.mounts import hold_mounts
 from moat_core.lifecycle.run import RunResult
 from moat_core.store import RunRow
+from moat_core.store.given import Given
 from moat_core.store.paths import Lock, is_locked
 from moat_core.types import Problem
 
@@ -79,6 +81,14 @@ class Opened:
             raise StoreError(f"The run's folder cannot be made: {error.strerror}.", hint="Free some space.") from error
         await run.ledger.step("opened")
 
+    async def hold_mounts(self, run: Run) -> None:
+        """Hold what the plan mounts, and remember what this run can write to before it can.
+
+        Raises:
+            HostPathError: Something does not lead where it should.
+        """
+        await hold_mounts(run, Given(self.store).add)
+
     async def started(self, run: Run) -> None:
         """Remember that the run is up, what the engine really started it with, and where it is reached."""
         published = run.sandbox.info.ports
@@ -137,6 +147,7 @@ class Opened:
             )
             await run.ledger.step("closed")
         except MoatError as problem:
+            self._gave_up = True
             run.problems.append(Problem(problem.message, problem.hint, "store"))
 
     @property

@@ -13,11 +13,13 @@ from anyio.abc import TaskStatus
 
 from moat_core.errors import HookContractError, MoatError, RunError, RunOver, ServiceCrashed, ServiceNotReady
 from moat_core.events import Event, EventStream, Progress, Warned
+from moat_core.host_path import nobody
 from moat_core.lifecycle.teardown import UndoStack
 from moat_core.types import Problem
 
 if TYPE_CHECKING:
     from moat_core.hooks.dispatch import Dispatcher
+    from moat_core.host_path import HeldPath, IsShared
     from moat_core.ledger import Held, Ledger, Resource
     from moat_core.plan import Plan
     from moat_core.runtime.base import Connection, Runtime, Sandbox, SandboxInfo
@@ -100,6 +102,8 @@ class Run:
         urls: Endpoint -> where it is reached, set by `moat_open_endpoints`; ``http://127.0.0.1:<port>`` for the others.
         outcome: How the body ended; ``None`` until then.
         image: What ``moat_resolve_image`` answered.
+        held_mounts: Target -> what of this machine is mounted there, held open from ``moat_open_network`` to the end.
+        given: Tells which folders of this machine any run was ever given to write to, this one included by then.
         timed_out: The plan's ``timeout_s`` has passed.
         detached: Another process owns it now: leaving undoes nothing durable.
         main_ended: What the engine said when the main process had ended; ``main_done`` is set then.
@@ -121,6 +125,8 @@ class Run:
     problems: list[Problem] = attrs.field(factory=list)
     outcome: Outcome | None = None
     image: str = ""
+    held_mounts: dict[str, HeldPath] = attrs.field(factory=dict)
+    given: IsShared = nobody
     main_ended: SandboxInfo | None = None
     main_done: anyio.Event = attrs.field(factory=anyio.Event)
     started: float = attrs.field(factory=time.monotonic)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
+from moat_core.errors import HostPathError
+from moat_core.host_path import HostPath, nobody, resolve
 from moat_core.plan.image import finish_image
 from moat_core.plan.plan import Note, Plan
 from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User, Volume
@@ -17,6 +19,7 @@ from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from moat_core.host_path import IsShared
     from moat_core.types import DependencyInfo
 
 __all__ = ["DEFAULT_IMAGE", "PlanBuilder"]
@@ -59,6 +62,8 @@ class PlanBuilder:
     details: dict[str, Any] = attrs.field(factory=dict)
     offered: Mapping[str, DependencyInfo] = attrs.field(factory=dict)
     """What plugins let users list under ``dependencies:`` (``moat_register_dependencies``), by name."""
+    given: IsShared = nobody
+    """Tells which folders of the host runs were ever given to write to."""
     origin: str = "moat"
     problems: list[Problem] = attrs.field(factory=list)
     _env: dict[str, tuple[int, EnvValue]] = attrs.field(factory=dict)
@@ -71,6 +76,7 @@ class PlanBuilder:
     _ports: dict[str, Port] = attrs.field(factory=dict)
     _init_steps: list[InitStep] = attrs.field(factory=list)
     _notes: list[Note] = attrs.field(factory=list)
+    _workspace_identity: tuple[int, int] | None = None
 
     @contextmanager
     def contributing(self, origin: str) -> Iterator[None]:
@@ -92,13 +98,43 @@ class PlanBuilder:
         """Return the value that KEY has so far."""
         return self._env[key][1].value if key in self._env else None
 
-    def add_mount(self, source: str | Path, target: str, *, read_only: bool = False) -> None:
-        """Bind SOURCE (absolute, on the host) at TARGET (absolute); a second mount at a target is a problem."""
+    def add_mount(self, source: str | Path | HostPath, target: str, *, read_only: bool = False) -> None:
+        """Bind SOURCE (absolute, on the host) at TARGET (absolute); a second mount at a target is a problem.
+
+        Links on the way to SOURCE are followed now, unless it was found before; see `find`.
+        """
         target = posixpath.normpath("/" + target.lstrip("/"))  # normpath alone keeps a leading "//"
         if target in self._mounts:
             self.problem(f"{target} is mounted twice, by {self._mounts[target][0]} and by {self.origin}.")
             return
-        self._mounts[target] = (self.origin, Mount(str(source), target, read_only))
+        found = source if isinstance(source, HostPath) else self.find(source)
+        path, identity = (found.path, found.identity) if found is not None else (str(source), None)
+        self._mounts[target] = (self.origin, Mount(path, target, read_only, identity=identity))
+
+    def find(self, path: str | Path) -> HostPath | None:
+        """Look at a PATH of the host (absolute); ``None`` if it is not there, or not for us to reach.
+
+        Below the workspace, and any other folder that a run was ever given, a link on the way is a problem.
+        """
+        try:
+            return resolve(path, self.given if Path(path) == self.workspace else self.is_shared)
+        except HostPathError as error:
+            problem = Problem(error.message, error.hint, self.origin)
+            if problem not in self.problems:
+                self.problems.append(problem)
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def is_shared(self, identity: tuple[int, int], path: str) -> bool:
+        """Tell whether a run can write to the folder of this IDENTITY and PATH, this one included."""
+        if self._workspace_identity is None:
+            try:
+                found = self.workspace.stat()
+                self._workspace_identity = found.st_dev, found.st_ino
+            except OSError:
+                self._workspace_identity = -1, -1
+        return identity == self._workspace_identity or self.given(identity, path)
 
     def add_tmpfs(self, tmpfs: Tmpfs) -> None:
         """Add memory-backed scratch space."""

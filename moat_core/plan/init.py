@@ -13,7 +13,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from moat_core.checks import is_utf8
 from moat_core.errors import PlanError
+from moat_core.plan.raw import raw_words
 from moat_core.types import Problem
 
 if TYPE_CHECKING:
@@ -113,6 +115,11 @@ def make_init(plan: Plan) -> tuple[str, ...]:
         for step in plan.init_steps
         if step.as_user
     ]
+    command = plan.command or ()
+    if not all(map(is_utf8, command)):
+        prelude, names = raw_words(command)
+        text.append(f"{prelude}set -- {' '.join(names)}")
+        command = ()
     if plan.command is None:
         text.append(f"printf %s {shlex.quote(READY.decode())}")
         text.append(f"exec {drop}sleep infinity")
@@ -126,7 +133,7 @@ def make_init(plan: Plan) -> tuple[str, ...]:
             "Put large contents into the image or a mount.",
         )
         raise PlanError([problem])
-    return ("/bin/sh", "-c", script, "moat-init", *(plan.command or ()))
+    return ("/bin/sh", "-c", script, "moat-init", *command)
 
 
 def _root_step(step: InitStep) -> str:

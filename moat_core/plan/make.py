@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from moat_core.checks import ENV_NAME_RE, is_name, is_utf8
 from moat_core.config.values import BadValue, check_ports
-from moat_core.errors import PlanError, PluginError
+from moat_core.errors import HostPathError, PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
+from moat_core.host_path import nobody, resolve
 from moat_core.plan.builder import PlanBuilder
+from moat_core.plan.ceiling import exceeds, fill, limits_of
 from moat_core.plan.init import make_init
 from moat_core.plan.names import random_name
-from moat_core.types import Limits, Problem, is_name
+from moat_core.types import Problem
 
 if TYPE_CHECKING:
     from moat_core.config import Config
     from moat_core.hooks.dispatch import Dispatcher
+    from moat_core.host_path import IsShared
     from moat_core.plan.plan import Plan
     from moat_core.plan.request import RunRequest
     from moat_core.runtime.base import RuntimeInfo
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["make_plan", "offered_dependencies", "runtimes"]
 
-_ENV_KEY_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_PORT = 65535
+_SHOWN = 8
 
 
 def runtimes(dispatcher: Dispatcher) -> dict[str, RuntimeInfo]:
@@ -61,20 +63,23 @@ def _by_name(dispatcher: Dispatcher, hook: str, what: str) -> dict[str, Any]:
     return found
 
 
-def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Plan:
+def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher, *, given: IsShared = nobody) -> Plan:
     """Decide everything about a run. Reads files, asks no engine, changes nothing.
+
+    Args:
+        given: Tells which folders of the host runs were ever given to write to: no link is followed below them.
 
     Raises:
         PlanError: What was asked for does not hold together; it carries every problem found.
         UnknownName: There is no such runtime.
     """
+    config = fill(config)
     core = config.core
     name = request.name or core.name or random_name(request.run_id)
     plan = PlanBuilder(request.run_id, name, _runtime(request, config, dispatcher), request.workspace)
-    plan.offered = offered_dependencies(dispatcher)
+    plan.offered, plan.given = offered_dependencies(dispatcher), given
     plan.command = None if request.hold else request.command or core.command
-    container = core.container
-    plan.limits = Limits(container.memory, container.cpus, container.pids or Limits().pids)
+    plan.limits = limits_of(config)
     plan.network = core.network
     plan.dns = core.container.dns
     plan.stdin = request.interactive or (core.interactive and not request.hold)
@@ -83,6 +88,8 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
     plan.set_env("MOAT_RUN_ID", plan.run_id)
     plan.set_env("MOAT_NAME", plan.name)
     _check_request(request, plan)
+    if not config.is_trusted:
+        _warn_of_what_is_left_out(config, plan)
 
     for impl in dispatcher.plugins.implementations("moat_add_to_plan"):
         with plan.contributing(impl.plugin_name):
@@ -91,12 +98,26 @@ def make_plan(request: RunRequest, config: Config, dispatcher: Dispatcher) -> Pl
 
     frozen = plan.freeze()
     found = [problem for _, problem in dispatcher.collect_items("moat_check_plan", plan=frozen)]
+    found += exceeds(frozen, request, config)
+    found += _find_bytes(frozen)
     problems = [problem for problem in [*plan.problems, *found] if problem.severity == "error"]
     if problems:
         raise PlanError(problems)
     make_init(frozen)
     warnings = tuple(problem for problem in found if problem.severity == "warning")
-    return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings))
+    needs_trust = () if config.is_trusted else config.widenings
+    return attrs.evolve(frozen, warnings=(*frozen.warnings, *warnings), needs_trust=needs_trust)
+
+
+def _warn_of_what_is_left_out(config: Config, plan: PlanBuilder) -> None:
+    assert config.path is not None
+    keys = [f"{each.key} (line {each.where.rpartition(':')[2]})" for each in config.widenings[:_SHOWN]]
+    rest = len(config.widenings) - len(keys)
+    plan.warn(
+        f"{config.path.name} is not trusted, so what gives the run more than it has without is left out: "
+        f"{', '.join(keys)}{f' and {rest} more' if rest else ''}.",
+        'Look at it, then: moat config trust, or in the library: config="workspace".',
+    )
 
 
 def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str:
@@ -113,6 +134,17 @@ def _runtime(request: RunRequest, config: Config, dispatcher: Dispatcher) -> str
     return name
 
 
+def _find_bytes(plan: Plan) -> list[Problem]:
+    """Find what no engine can be told: it takes Unicode text only, and would mount or name another file."""
+    hint = "Give it a name that is UTF-8, or put a link of such a name to it: engines take no other."
+    said = [(f"The workspace {str(plan.workspace)!r}", str(plan.workspace), hint)]
+    said += [(f"The mounted path {mount.source!r}", mount.source, hint) for mount in plan.mounts]
+    said += [(f"The mount's target {mount.target!r}", mount.target, hint) for mount in plan.mounts]
+    said += [(f"The value of {key}", each.value, "Set it for one command: exec can.") for key, each in plan.env.items()]
+    said = [each for number, each in enumerate(said) if each[1] not in [before[1] for before in said[:number]]]
+    return [Problem(f"{what} is not UTF-8.", hint) for what, value, hint in said if not is_utf8(value)]
+
+
 def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
     if not is_name(plan.name):
         plan.problem(
@@ -122,18 +154,16 @@ def _check_request(request: RunRequest, plan: PlanBuilder) -> None:
         )
     if plan.command is not None and (not plan.command or not plan.command[0]):
         plan.problem("The command is empty.", "Name a program after `--`.")
-    if plan.command is not None and any("\0" in word for word in plan.command):
-        plan.problem("The command has a NUL character in it, which no program can be given.")
-    for key, value in request.env.items():
-        if not _ENV_KEY_RE.fullmatch(key):
+    for key in request.env:
+        if not ENV_NAME_RE.fullmatch(key):
             plan.problem(f"{key!r} cannot be the name of an environment variable.", where="--env")
-        if "\0" in value:
-            plan.problem(f"The value of {key} has a NUL character in it.", where="--env")
     for endpoint, number in request.ports.items():
-        if not is_name(endpoint) or not 1 <= number <= _MAX_PORT:
+        if not _is_port(endpoint, number):
             plan.problem(f"{endpoint}: {number} is not an endpoint and its port (1 to {_MAX_PORT}).", where="ports")
-    if request.timeout_s is not None and not request.timeout_s > 0:  # as it is for NaN
-        plan.problem("The time limit must be more than 0 seconds.", where="--timeout")
+
+
+def _is_port(endpoint: str, number: int) -> bool:
+    return is_name(endpoint) and 1 <= number <= _MAX_PORT
 
 
 def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuilder) -> None:
@@ -151,7 +181,8 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
         for mount in request.mounts:
             _add_mount(plan, mount, "--mount")
         for endpoint, number in request.ports.items():
-            plan.add_port(endpoint, number)
+            if _is_port(endpoint, number):  # else it is a problem by now
+                plan.add_port(endpoint, number)
         try:
             check_ports(plan.ports)
         except BadValue as error:
@@ -160,6 +191,10 @@ def _add_what_the_user_wants(request: RunRequest, config: Config, plan: PlanBuil
 
 def _add_mount(plan: PlanBuilder, mount: Mount, where: str) -> None:
     """Add what the user wants mounted. An engine would say less clearly that it is not there, or make it."""
-    if not os.path.exists(mount.source):
+    try:
+        resolve(mount.source, plan.is_shared)
+    except HostPathError:
+        pass  # `add_mount` says so
+    except (OSError, ValueError):
         plan.problem(f"There is no {mount.source} to mount at {mount.target}.", where=where)
     plan.add_mount(mount.source, mount.target, read_only=mount.read_only)

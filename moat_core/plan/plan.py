@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
+from moat_core.config import Widening
 from moat_core.types import EnvValue, ImageSpec, InitStep, Limits, Mount, Port, Problem, Tmpfs, User, Volume
 
 __all__ = ["Note", "Plan"]
@@ -41,6 +42,8 @@ class Plan:
         tty: The main process gets a terminal, of ``size`` (rows, columns) if that is known.
         stdin: The main process gets a standard input.
         details: What plugins tell each other, under their own names; JSON-able.
+        needs_trust: What the workspace's file would give the run and is not in this plan, because the user has not
+            said that the file is trusted.
     """
 
     run_id: str
@@ -76,12 +79,15 @@ class Plan:
     warnings: tuple[Problem, ...]
     notes: tuple[Note, ...]
     details: Mapping[str, Any]
+    needs_trust: tuple[Widening, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--dry-run --json`` prints. Values given by flag are left out: they may be secrets."""
-        data = attrs.asdict(self, filter=lambda field, _: field.name not in {"image", "env", "workspace"})
+        left_out = {"image", "env", "workspace", "needs_trust", "identity"}
+        data = attrs.asdict(self, filter=lambda field, _: field.name not in left_out)
         return data | {
             "workspace": str(self.workspace),
+            "needs_trust": [each.to_json() for each in self.needs_trust],
             "image": {
                 "reference": self.image.reference,
                 "base": self.image.base,

@@ -13,13 +13,13 @@ import anyio
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from moat_core.runtime.facets import EngineApi, Sidecars
     from moat_core.types import Command, Output, RunState
 
-__all__ = ["Connection", "OciRuntimes", "Process", "Runtime", "RuntimeInfo", "Sandbox", "SandboxInfo"]
+__all__ = ["Connection", "MountSeen", "OciRuntimes", "Process", "Runtime", "RuntimeInfo", "Sandbox", "SandboxInfo"]
 
 
 class Connection(Protocol):
@@ -43,10 +43,11 @@ class RuntimeInfo:
         summary: One line.
         probe: ``"package.probe:states"``, stdlib only and synchronous, for quick listings. The module's and the
             function's names are fixed, since the name comes back from the database; any other is not called.
-            ``states(address: str, timeout_s: float) -> list[dict]``, each dict with ``run_id``, ``role``,
+            ``states(address: str, timeout_s: float, home: str) -> list[dict]``, each dict with ``run_id``, ``role``,
             ``state`` (a `RunState` value), ``exit_code`` (int or ``None``), ``oci_runtime``, ``name`` (the
-            agent's), ``id``. It raises OSError when the engine does not answer. Its package's ``__init__`` is not
-            run: it may import its sibling modules, but nothing that is made there.
+            agent's), ``id``; of containers only that are proven to be of the state folder HOME, see
+            `moat_core.runtime.proof`. It raises OSError when the engine does not answer. Its package's ``__init__``
+            is not run: it may import its sibling modules, but nothing that is made there.
     """
 
     name: str
@@ -93,6 +94,21 @@ class SandboxInfo:
     """Port in the container -> port on 127.0.0.1."""
 
 
+@attrs.frozen
+class MountSeen:
+    """What a container really has at a mount's target, as far as it can be seen; the first that is known counts.
+
+    Args:
+        identity: Device and inode of what is there, as stat(2) tells them on this machine.
+        place: Where in which file system it lies, as ``mountinfo`` tells (`moat_core.host_path.place_of`).
+        source: The path that the engine says it mounted.
+    """
+
+    identity: tuple[int, int] | None = None
+    place: tuple[str, str] | None = None
+    source: str | None = None
+
+
 class Process(ABC):
     """A command that runs inside, seen through its streams.
 
@@ -135,6 +151,24 @@ class Sandbox(ABC):
 
     info: SandboxInfo
 
+    async def mounted(self, targets: Sequence[str]) -> Mapping[str, MountSeen]:  # noqa: ARG002
+        """Return what is mounted at TARGETS inside, looked at from outside; one that is missing is not mounted.
+
+        Core compares it with what the plan meant, after the start and before `admit`. The default sees nothing, and
+        says so by an empty answer: for runtimes that cannot look.
+        """
+        return {}
+
+    async def admit(self) -> None:  # noqa: B027 - see its last sentence
+        """Let the main process begin: it is started, but holds before anything of the run's own, until this is called.
+
+        For a run without a command it returns when the init steps are done. Called again each time that the engine
+        has started the container anew. The default does nothing: for runtimes that cannot hold.
+
+        Raises:
+            SandboxNotReady: The init steps failed or did not finish in time.
+        """
+
     @abstractmethod
     def open_process(self, command: Command) -> AbstractAsyncContextManager[Process]:
         """Start COMMAND inside; the context ends with the process gone, whatever happened."""
@@ -148,7 +182,7 @@ class Sandbox(ABC):
         """Wait until the main process has ended and return what the engine then says."""
 
     async def wait_moved(self, before: Mapping[int, int]) -> SandboxInfo:  # noqa: ARG002
-        """Wait until its ports are published elsewhere than BEFORE, since its engine has started it anew.
+        """Wait until its engine has started it anew: it is to be admitted again, and its ports may not be those BEFORE.
 
         Told while somebody is in `wait`. The default never returns: for runtimes that start nothing anew.
         """
@@ -177,6 +211,8 @@ class Runtime(ABC):
 
     name: str
     address: str
+    home: str = ""
+    """The state folder of whoever uses it, by whose key things of ours are told; set when it is connected."""
 
     @classmethod
     @abstractmethod
@@ -202,7 +238,7 @@ class Runtime(ABC):
 
     @abstractmethod
     async def find_sandboxes(self, run_id: str | None = None) -> list[SandboxInfo]:
-        """Find containers of ours by label, in every state, of one run or of all."""
+        """Find containers that are proven to be of `home`, in every state, of one run or of all."""
 
     @abstractmethod
     async def get_sandbox(self, info: SandboxInfo) -> Sandbox:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from anyio.abc import ByteStream
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moat_core.runtime.base import Sandbox
     from moat_core.types import Limits, Tmpfs, Volume
 
-__all__ = ["EngineApi", "PrivateFile", "RunNetwork", "Sidecar", "SidecarSpec", "Sidecars"]
+__all__ = ["EngineApi", "Guests", "PrivateFile", "RunNetwork", "Sidecar", "SidecarSpec", "Sidecars"]
 
 
 @attrs.frozen
@@ -135,10 +135,64 @@ class EngineApi(ABC):
         """
 
     @abstractmethod
-    async def hold_guests(self, run: Run) -> Mapping[str, str]:
-        """From now on, release with RUN whatever carries the labels that are returned.
+    async def hold_guests(self, run: Run) -> Guests:
+        """From now on, release with RUN whatever is signed, or named, as what is returned says.
 
-        Whoever lets a run make objects on the engine puts them on each: containers (in every state, with their
-        anonymous volumes), networks, volumes and images. It is written down first, so that the reaper finds them,
-        too.
+        Whoever lets a run make objects on the engine signs each container (which goes in every state, with its
+        anonymous volumes), network and volume, and names each image. It is written down first, so that the reaper
+        finds them, too.
         """
+
+
+class Guests(ABC):
+    """What tells the objects that a run made for itself on the engine from all others, copies of them included.
+
+    Args:
+        marks: Labels by which they are found. Others may have them: an engine copies an image's labels.
+        claims: Labels that say something of whose an object is; no image may bring one.
+        repository: Of images; see `name_image`.
+    """
+
+    marks: Mapping[str, str]
+    claims: frozenset[str]
+    repository: str
+
+    @abstractmethod
+    def sign(self, kind: str, name: str, more: Mapping[str, str]) -> dict[str, str]:
+        """Return the labels for a new ``container``, ``network`` or ``volume`` that will be called NAME, MORE included.
+
+        They are not for the run's eyes: who knows them can have others' things taken for its own.
+        """
+
+    @abstractmethod
+    def is_own(self, kind: str, name: str, found: Mapping[str, str] | None) -> bool:
+        """Tell whether what is called NAME and has the labels FOUND was signed, under that name."""
+
+    @abstractmethod
+    def name_new_image(self) -> str:
+        """Return the name under which to make an image whose id is not known yet; it is given once."""
+
+    @abstractmethod
+    def name_image(self, identity: str, name: str = "") -> str:
+        """Return what an image of the run's, whose id is IDENTITY, is called beside its names.
+
+        Args:
+            name: A name that the run gives it; it is told apart from those that others gave. ``""``: for the image
+                itself, whatever names it has.
+        """
+
+    @abstractmethod
+    def own_names(self, identity: str, names: Iterable[str]) -> list[str] | None:
+        """Return which of the NAMES of the image IDENTITY the run gave; ``None``: the image is not the run's."""
+
+    @abstractmethod
+    def is_reserved(self, name: str) -> bool:
+        """Tell whether NAME is one of those that only tell whose an image is."""
+
+    @abstractmethod
+    def add_renamed(self, identity: str) -> None:
+        """Write down, before it is done, that a container of the run will be called otherwise than it was signed as."""
+
+    @abstractmethod
+    def drop_renamed(self, identity: str) -> None:
+        """Forget it: it has gone."""

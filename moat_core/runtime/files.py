@@ -8,25 +8,30 @@ parsed.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import posixpath
 import tarfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
+import attrs
 
+from moat_core import checks
+from moat_core.checks import Content, PathName
 from moat_core.errors import PathDenied, PathIsDirectory, PathMissing, PathNotDirectory, SandboxError
-from moat_core.runtime.exec import beside, exec_command
+from moat_core.runtime.exec import Stdin, beside, exec_command
 from moat_core.runtime.unpack import unpack
 from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
     from moat_core.runtime.base import Sandbox
 
-__all__ = ["READ_LIMIT_BYTES", "download", "read", "upload", "write"]
+__all__ = ["DOWNLOAD_LIMIT_BYTES", "READ_LIMIT_BYTES", "download", "read", "upload", "write"]
 
 READ_LIMIT_BYTES = 100 * 1024 * 1024
 """The most that `read` returns unless asked otherwise."""
@@ -35,6 +40,10 @@ DOWNLOAD_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
 _MISSING, _IS_DIRECTORY, _DENIED, _NOT_DIRECTORY, _SPECIAL = 91, 92, 93, 94, 95
 _CHUNK = 256 * 1024
 _STDERR_BYTES = 16 * 1024
+_NOISE_BYTES = 1024 * 1024
+"""More than this of warnings no honest tar has."""
+_TAR_BYTES = 1024 * 1024
+"""What an archive may have of headers and padding without their being counted."""
 
 # A pipe or a socket put where a file was would keep us waiting for ever, and /dev/zero would never end.
 _PLAIN = f'[ ! -p "$1" ] && [ ! -S "$1" ] || exit {_SPECIAL}'
@@ -50,85 +59,157 @@ mkdir -p -- "$2" 2>/dev/null || {{ [ -e "$2" ] && [ ! -d "$2" ] && exit {_NOT_DI
 if [ -e "$1" ]; then [ -w "$1" ] || exit {_DENIED}; else [ -w "$2" ] || exit {_DENIED}; fi
 exec cat >"$1" """
 _PACK = f"""[ -e "$1" ] || exit {_MISSING}
-cd "$2" && exec tar -cf - -- "$3" """
+cd -- "$2" && exec tar -cf - -- "$3" """
 _UNPACK = f"""mkdir -p -- "$1" 2>/dev/null || exit {_DENIED}
 [ -w "$1" ] || exit {_DENIED}
 exec tar -xf - -C "$1" """
 
 
-async def read(sandbox: Sandbox, path: str, *, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
+async def read(sandbox: Sandbox, path: PathName, *, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
     """Return the content of the file PATH (absolute, or relative to the working folder).
+
+    Args:
+        limit_bytes: The most that it may have; checked while it comes, whatever sends it.
 
     Raises:
         PathMissing, PathIsDirectory, PathDenied: As `open` would (they are its errors, too).
+        InvalidType, InvalidValue: As `open` would, if PATH cannot be one (a `TypeError`, a `ValueError`).
         SandboxError: It has more than LIMIT_BYTES, or cannot be read for another reason.
     """
-    result = await exec_command(sandbox, _sh(_READ, path, str(limit_bytes + 1)), limit_bytes=limit_bytes)
-    _check(result, path)
-    if result.truncated:
-        raise SandboxError(f"{path} has more than {limit_bytes} bytes.", hint="Raise limit_bytes, or download it.")
+    name = _inside(path, "path")
+    limit = checks.count(limit_bytes, "limit_bytes")
+    too_much = SandboxError(f"{name} has more than {limit} bytes.", hint="Raise limit_bytes, or download it.")
+    guard = _Guard(limit, too_much)
+    result = await _run(sandbox, (_READ, name, str(limit + 1)), guard=guard, kept=limit)
+    _check(result, name)
     return result.stdout
 
 
-async def write(sandbox: Sandbox, path: str, data: bytes) -> None:
+async def write(sandbox: Sandbox, path: PathName, data: Content) -> None:
     """Write DATA to the file PATH, making the folders above it.
+
+    Args:
+        data: Bytes, or whatever else has a buffer, as it is now; a string is written as UTF-8.
 
     Raises:
         PathIsDirectory, PathNotDirectory, PathDenied: As `open` would.
+        InvalidType, InvalidValue: PATH or DATA cannot be such; the file is as it was.
     """
-    result = await exec_command(sandbox, _sh(_WRITE, path, posixpath.dirname(path) or "."), stdin=data)
-    _check(result, path)
+    name = _inside(path, "path")
+    whole = checks.content(data)
+    _check(await _run(sandbox, (_WRITE, name, posixpath.dirname(name) or "."), stdin=whole), name)
 
 
-async def upload(sandbox: Sandbox, source: str | os.PathLike[str], target: str) -> None:
+async def upload(sandbox: Sandbox, source: PathName, target: PathName) -> None:
     """Copy the host's file or folder SOURCE into the folder TARGET, under its own name.
 
     Raises:
         FileNotFoundError: No such file on the host.
+        InvalidType, InvalidValue: SOURCE or TARGET cannot be a path.
         PathDenied: The run's user may not write there.
     """
-    if not await anyio.Path(source).exists():
-        raise FileNotFoundError(f"There is no {source} to upload.")
+    origin = Path(checks.path(source, "source"))
+    folder = _inside(target, "target")
+    if not await anyio.Path(origin).exists():
+        raise FileNotFoundError(errno.ENOENT, f"There is no {origin} to upload")
     reader, writer = os.pipe()
     # A thread packs into a pipe of bounded size; whoever leaves first closes its end, and the other one stops.
-    async with beside(functools.partial(_pack, Path(source), writer)):
+    async with beside(functools.partial(_pack, origin, writer)):
         with open(reader, "rb", buffering=0) as pipe:
             chunks = functools.partial(anyio.wrap_file(pipe).read, _CHUNK)
-            result = await exec_command(sandbox, _sh(_UNPACK, target), stdin=chunks, limit_bytes=_STDERR_BYTES)
-        _check(result, target)
+            result = await _run(sandbox, (_UNPACK, folder), stdin=chunks)
+        _check(result, folder)
 
 
 async def download(
-    sandbox: Sandbox, source: str, target: str | os.PathLike[str], *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
+    sandbox: Sandbox, source: PathName, target: PathName, *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
 ) -> None:
     """Copy the file or folder SOURCE out of the run into the host's folder TARGET.
 
-    The archive comes from code that nobody trusts, see `moat_core.runtime.unpack`.
+    The archive comes from code that nobody trusts, see `moat_core.runtime.unpack`: it is taken whole, looked through,
+    and unpacked only if it holds nothing but SOURCE. What is new in TARGET appears at once when all of it is there;
+    where a folder of that name is already, the files are put into it one by one, and an error may leave some.
+
+    Args:
+        limit_bytes: The most that the files may have together, holes counted, and the archive (beyond its first MiB of
+            headers); checked while it comes. For a moment twice as much lies in TARGET.
 
     Raises:
         PathMissing: There is nothing at SOURCE.
+        InvalidType, InvalidValue: SOURCE or TARGET cannot be a path.
         SandboxError: The archive is broken, has more than LIMIT_BYTES or wants to reach outside TARGET.
     """
-    parent, name = posixpath.split(source.rstrip("/") or "/")
-    folder = Path(target)
+    origin = _inside(source, "source")
+    folder = Path(checks.path(target, "target"))
+    limit = checks.count(limit_bytes, "limit_bytes")
+    parent, name = posixpath.split(origin.rstrip("/") or "/")
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     async with anyio.TemporaryFile(dir=str(folder)) as spool:
-
-        async def keep(output: Output) -> None:
-            if output.stream == "stdout":
-                if await spool.tell() + len(output.data) > limit_bytes:
-                    raise SandboxError(f"{source} has more than {limit_bytes} bytes.", hint="Raise limit_bytes.")
-                await spool.write(output.data)
-
-        command = _sh(_PACK, source, parent or ".", name or ".")
-        _check(await exec_command(sandbox, command, limit_bytes=_STDERR_BYTES, on_output=keep), source)
+        too_much = SandboxError(f"{origin} has more than {limit} bytes.", hint="Raise limit_bytes.")
+        guard = _Guard(limit + _TAR_BYTES, too_much, spool.write)
+        _check(await _run(sandbox, (_PACK, origin, parent or ".", name or "."), guard=guard), origin)
         await spool.seek(0)
-        await anyio.to_thread.run_sync(unpack, spool.wrapped, folder)
+        job = functools.partial(unpack, spool.wrapped, folder, only=name or ".", limit_bytes=limit)
+        await anyio.to_thread.run_sync(job)
+
+
+@attrs.define
+class _Guard:
+    """Sees what a program of the image says while it comes: who says too much is not what it seems, and is stopped.
+
+    Args:
+        limit_bytes: The most of its stdout.
+        error: What is raised beyond that.
+        keep: Given each piece of it.
+    """
+
+    limit_bytes: int
+    error: SandboxError
+    keep: Callable[[bytes], Awaitable[object]] | None = None
+    _seen: int = 0
+    _noise: int = 0
+
+    async def __call__(self, output: Output) -> None:
+        if output.stream == "stderr":
+            self._noise += len(output.data)
+            if self._noise > _NOISE_BYTES:
+                raise SandboxError("The run's own programs for files do not do what they are asked for.")
+            return
+        self._seen += len(output.data)
+        if self._seen > self.limit_bytes:
+            raise self.error
+        if self.keep is not None:
+            await self.keep(output.data)
+
+
+async def _run(
+    sandbox: Sandbox, words: tuple[str, ...], *, stdin: Stdin | None = None, guard: _Guard | None = None, kept: int = 0
+) -> ExecResult:
+    """Run the script that is the first of WORDS, with the others as its arguments."""
+    script, *arguments = words
+    strange = SandboxError("The run's own programs for files do not do what they are asked for.")
+    command = Command(("/bin/sh", "-c", script, "moat-files", *arguments))
+    return await exec_command(
+        sandbox,
+        command,
+        stdin=stdin,
+        limit_bytes=max(kept, _STDERR_BYTES),
+        on_output=guard or _Guard(_STDERR_BYTES, strange),
+    )
+
+
+def _inside(path: PathName, what: str) -> str:
+    """Return PATH as the scripts take it: a file called ``-`` would be standard input to some programs."""
+    if isinstance(path, (str, bytes)) and not path:
+        raise PathMissing("The empty path names no file.")  # as `open` says it
+    name = checks.path(path, what)
+    return f"./{name}" if name.startswith("-") else name
 
 
 async def _pack(source: Path, writer: int) -> None:
     def pack() -> None:
-        with tarfile.open(fileobj=pipe, mode="w|") as tar:
+        # GNU's format has names as the bytes that they are; PAX would call them UTF-8, which they may not be.
+        with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             tar.add(source, arcname=source.resolve().name)
 
     try:
@@ -136,10 +217,6 @@ async def _pack(source: Path, writer: int) -> None:
             await anyio.to_thread.run_sync(pack)
     except BrokenPipeError:
         pass  # the reader has left
-
-
-def _sh(script: str, *arguments: str) -> Command:
-    return Command(("/bin/sh", "-c", script, "moat-files", *arguments))
 
 
 def _check(result: ExecResult, path: str) -> None:

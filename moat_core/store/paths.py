@@ -11,6 +11,7 @@ import sys
 import time
 
 from moat_core.errors import StoreError
+from moat_core.owners import mend, others_may_write, unsafe_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.1
 
-__all__ = ["Home", "Lock", "default_home"]
+__all__ = ["Home", "Lock", "default_home", "is_locked", "unusable"]
 
 
 def default_home(environ: Mapping[str, str] | None = None) -> str:
@@ -42,18 +43,43 @@ class Home:
         self.database = os.path.join(self.path, "moat.db")
         self.locks = os.path.join(self.path, "locks")
         self.runs = os.path.join(self.path, "runs")
+        self._is_checked = False
 
     def make(self) -> None:
         """Make the folder and its subfolders.
 
         Raises:
-            StoreError: It cannot be made.
+            StoreError: It cannot be made, or others may write to it.
         """
+        self.check()
         try:
             for path in (self.path, self.locks, self.runs):
                 os.makedirs(path, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(self.path, error) from error
+        self.check(again=True)
+
+    def check(self, *, again: bool = False) -> None:
+        """Refuse a state folder that anybody but us (and root) may write to, or put another one in the place of.
+
+        What it says is done on the host: what is removed, which names a run has, which config is trusted. What is not
+        there passes.
+
+        Args:
+            again: Look although we have looked before.
+
+        Raises:
+            StoreError: Others may; the hint mends it.
+        """
+        if self._is_checked and not again:
+            return
+        try:
+            found = unsafe_way(self.path) or _open_to_others(self.path, self.database, self.locks, self.runs)
+        except OSError as error:
+            raise unusable(self.path, error) from error
+        if found is not None:
+            raise _unsafe(self.path, *found)
+        self._is_checked = True
 
     @property
     def owner(self) -> str:
@@ -72,7 +98,31 @@ class Home:
         return os.path.join(self.locks, run_id + ".lock")
 
 
-def _unusable(path: str, error: OSError) -> StoreError:
+def _open_to_others(*paths: str) -> tuple[str, os.stat_result, str] | None:
+    """Return the first of PATHS that others may write to, its stat, and how; ``None`` if there is none."""
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            continue
+        if why := others_may_write(found, path, strict=True):
+            return path, found, why
+    return None
+
+
+def _unsafe(home: str, path: str, found: os.stat_result, why: str) -> StoreError:
+    is_ours = path == home or path.startswith(home + os.sep)
+    what = f"The state folder {home} is not yours alone" + ("" if path == home else f", because of {path}")
+    away = "Set MOAT_HOME to a folder of your own."
+    return StoreError(
+        f"{what}: {why[0].lower()}{why[1:]}.",
+        hint="Whoever writes there decides what moat removes, and what it trusts, on this machine.\n"
+        + (f"Mend it, or set MOAT_HOME to another folder:\n{mend(found, path)}" if is_ours else away),
+    )
+
+
+def unusable(path: str, error: OSError) -> StoreError:
+    """Return the error for a state folder that cannot be used."""
     return StoreError(
         f"The state folder {path} cannot be used: {error.strerror or error}.",
         hint="Make it writable, free some disk space, or set MOAT_HOME to another folder.",
@@ -114,7 +164,7 @@ class Lock:
             try:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise _unusable(os.path.dirname(self.path), error) from error
+                raise unusable(os.path.dirname(self.path), error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -163,7 +213,7 @@ def is_locked(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _unusable(os.path.dirname(path), error) from error
+        raise unusable(os.path.dirname(path), error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

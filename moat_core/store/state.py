@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["OVER", "entry", "is_over", "match", "needs_engine", "state_of"]
+GONE = "Its container is gone: it was kept, and has been removed from outside."
 
-OVER = ("exited", "failed", "kept")
+__all__ = ["GONE", "OVER", "entry", "is_over", "kept_runs", "match", "needs_engine", "state_of"]
+
+OVER = ("exited", "failed", "kept", "gone")
 """The states of runs that are not alive."""
 
 
-def state_of(row: RunRow, engine_state: str | None, *, locked: bool, asked: bool = True) -> str:
+def state_of(row: RunRow, engine_state: str | None, *, locked: bool, asked: bool = True, kept: bool = False) -> str:
     """Return a run's state from the lock and the engine's word (``None``: it has no such container).
 
     ===========  ===========================  ==========================================
@@ -34,12 +36,14 @@ def state_of(row: RunRow, engine_state: str | None, *, locked: bool, asked: bool
     lives        exited                       stopping
     gone         running, paused, created     failed: the reaper will have it
     gone         anything, with rows kept     kept
+    gone         nothing, with rows kept      gone: it was removed from outside
     gone         nothing                      exited or failed, as it was written down
     either       does not answer              unknown, if its word is needed
     ===========  ===========================  ==========================================
 
     Args:
         asked: Whether the engine has answered, or its word is not needed.
+        kept: Whether a container of it was kept, as far as we know.
     """
     if not asked:
         return "unknown"
@@ -49,28 +53,38 @@ def state_of(row: RunRow, engine_state: str | None, *, locked: bool, asked: bool
         return "starting" if row.phase == "open" else "stopping"
     if row.phase == "over" and engine_state is not None:
         return "kept"
+    if row.phase == "over" and kept:
+        return "gone"
     return "exited" if row.phase == "over" and row.status == "finished" else "failed"
 
 
 def needs_engine(store: Store) -> Callable[[RunRow], bool]:
     """Return what tells whether an engine has a say in a run's state: it is not over, or something was kept."""
-    unfinished = set(store.unfinished())
-    kept = {resource.run_id for resource in store.resources() if resource.state == "kept"}
+    unfinished, kept = set(store.unfinished()), kept_runs(store)
     return lambda row: row.id in unfinished or row.id in kept
 
 
-def entry(row: RunRow, sandbox: Mapping[str, Any] | None, *, locked: bool, error: str = "") -> dict[str, Any]:
+def kept_runs(store: Store) -> set[str]:
+    """Return the runs of which something was kept."""
+    return {resource.run_id for resource in store.resources() if resource.state == "kept"}
+
+
+def entry(
+    row: RunRow, sandbox: Mapping[str, Any] | None, *, locked: bool, error: str = "", kept: bool = False
+) -> dict[str, Any]:
     """Return a run as ``moat list --json`` shows it; the fields are those of `moat_core.api.RunInfo`.
 
     Args:
         sandbox: What the engine says of its container: ``state`` and ``oci_runtime`` at least.
         error: Why the engine did not answer, if its word is needed.
+        kept: See `state_of`.
     """
     engine_state = str(sandbox["state"]) if sandbox else None
+    state = state_of(row, engine_state, locked=locked, asked=not error, kept=kept)
     return {
         "id": row.id,
         "name": row.name,
-        "state": state_of(row, engine_state, locked=locked, asked=not error),
+        "state": state,
         "runtime": row.runtime,
         "oci_runtime": (sandbox["oci_runtime"] if sandbox else None) or row.oci_runtime or "",
         "workspace": row.workspace,
@@ -82,7 +96,7 @@ def entry(row: RunRow, sandbox: Mapping[str, Any] | None, *, locked: bool, error
         "exit_code": row.exit_code,
         "owner_kind": row.owner_kind,
         "owner_pid": row.owner_pid if locked else None,
-        "error": row.error,
+        "error": GONE if state == "gone" else row.error,
         "address": row.address,
         "engine_error": error,
     }

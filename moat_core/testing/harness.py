@@ -90,9 +90,9 @@ class Harness:
         return _RecordedMoat(**{"plugins": self._plugins, "grace_s": self.grace_s, **arguments})
 
     def plan(self, **arguments: Any) -> Plan:
-        """Plan a run of the workspace; ARGUMENTS are those of `moat_core.RunRequest`."""
+        """Plan a run of the workspace, whose file is the test's own word; ARGUMENTS are `moat_core.RunRequest`'s."""
         moat = self.moat()
-        return moat.plan(moat.request(self.workspace, **arguments))
+        return moat.plan(moat.request(self.workspace, **{"config": "workspace", **arguments}))
 
     async def run(
         self, what: Sequence[str] | Callable[[RunHandle], Awaitable[Any]] | None = None, **arguments: Any
@@ -102,7 +102,8 @@ class Harness:
         Args:
             what: The argv of a command that is exec'd, or an async function that is given the live run. An
                 AssertionError of it is raised, any other error is in the record's outcome.
-            arguments: Those of `moat_core.RunRequest`.
+            arguments: Those of `moat_core.RunRequest`. The workspace's ``agent.yaml`` is the test's own word, and
+                counts as a whole, unless ``config`` says something else.
 
         Raises:
             UsageError: It cannot be planned.
@@ -110,7 +111,7 @@ class Harness:
         events: list[Event] = []
         async with self.moat() as moat:
             assert isinstance(moat, _RecordedMoat)
-            handle = moat.run(self.workspace, on_event=events.append, **arguments)
+            handle = moat.run(self.workspace, on_event=events.append, **{"config": "workspace", **arguments})
             value: Any = None
             try:
                 async with handle as run:

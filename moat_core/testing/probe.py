@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["states"]
 
 
-def states(address: str, timeout_s: float) -> list[dict[str, Any]]:  # noqa: ARG001 - it answers at once or not at all
+def states(address: str, timeout_s: float, home: str) -> list[dict[str, Any]]:  # noqa: ARG001 - it answers at once or not at all, and is one home's
     """See `moat_core.runtime.base.RuntimeInfo`."""
     engine = FakeEngine(address)
     if engine.is_down:

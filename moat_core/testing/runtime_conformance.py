@@ -60,9 +60,10 @@ class RuntimeConformance:
         await runtime.aclose()
         await runtime.aclose()
 
-    async def test_a_live_container_is_found_by_its_run(self, live: RunHandle) -> None:
+    async def test_a_live_container_is_found_by_its_run(self, live: RunHandle, moat: Moat) -> None:
         """By another client, with its state, name and OCI runtime; and only it."""
         runtime = await self.runtime.connect(live.run.address)
+        runtime.home = moat.home.path
         try:
             found = [info for info in await runtime.find_sandboxes(live.id) if info.role == "main"]
             assert [(info.run_id, info.name, info.state) for info in found] == [(live.id, live.name, RunState.RUNNING)]
@@ -79,12 +80,12 @@ class RuntimeConformance:
         if not info.probe:
             pytest.skip("This runtime has no probe.")
         probe = load_attribute(info.probe)
-        found = [each for each in probe(live.run.address, 5.0) if each["run_id"] == live.id]
+        found = [each for each in probe(live.run.address, 5.0, moat.home.path) if each["run_id"] == live.id]
         (entry,) = [each for each in found if each["role"] == "main"]
         assert (entry["state"], entry["name"]) == ("running", live.name)
         assert entry["oci_runtime"] in {"", live.oci_runtime}  # what would take another question is left out
         with pytest.raises(OSError):  # noqa: PT011 - any will do
-            probe(self.nowhere, 1.0)
+            probe(self.nowhere, 1.0, moat.home.path)
 
     async def test_a_stopped_container_has_ended_for_everybody(self, live: RunHandle) -> None:
         """`stop` returns when it has; again it is nothing; `wait` and `refresh` agree, and no command runs."""

@@ -1,4 +1,4 @@
-"""What the sidecar's cache is kept in, for the runs of one agent name, one at a time.
+"""What the sidecar's cache is kept in, for the runs of one agent name in one folder, one at a time.
 
 Without gVisor it is the sidecar's own folder, on a volume. In gVisor that cannot be (see `sidecar`), so each plain
 `docker build` hands its cache out (``--cache-to type=local``, of which only new layers are sent) to a volume of the
@@ -37,10 +37,10 @@ class IsKept:
 @asynccontextmanager
 async def hold_kept(run: Run) -> AsyncIterator[None]:
     """Provide `IsKept`; without it, what RUN was to have for a cache goes with it."""
-    with hold_cache(run.locks, VOLUME, run.name) as is_ours:
+    with hold_cache(run.locks, VOLUME, run.name, run.plan.workspace) as is_ours:
         if not is_ours:
             run.replace_plan(attrs.evolve(run.plan, volumes=tuple(map(_not_kept, run.plan.volumes))))
-            message = f"Another run of {run.name} uses its BuildKit cache; this one starts with an empty one."
+            message = f"Another run of {run.name} here uses its BuildKit cache; this one starts with an empty one."
             await run.warn(Problem(message, "Give runs at the same time different names.", "buildkit"))
         run.provide(IsKept(is_ours))
         yield

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from moat_core.config import BadValue, check_image, option, size_bytes
+from moat_core.config import BadValue, above, check_image, option, size_bytes
 
 __all__ = ["DEFAULT_IMAGE", "BuildKitConfig"]
 
@@ -30,10 +30,12 @@ class BuildKitConfig:
         help="With docker:dind: `on` fails the run if the sidecar does not get ready, `auto` warns and builds with the "
         "inner engine instead, `off` starts none.",
         shorthand=True,
+        widens=False,
     )
     image: str = option(
         DEFAULT_IMAGE,
         check=check_image,
+        widens="another image of a container that without gVisor is privileged",
         help="The sidecar's image: a buildkitd, as in moby/buildkit.",
     )
     cache_limit: int = option(
@@ -42,4 +44,5 @@ class BuildKitConfig:
         check=_check_limit,
         unit="bytes",
         help="What its cache, which the runs of one agent name share, may hold.",
+        widens=above("more of this machine's disk"),
     )

@@ -45,6 +45,12 @@ class Images:
         found = await self._engine.call("list images", "GET", "/images/json", params=params)
         return cast("list[dict[str, Any]]", found)
 
+    async def list_named(self, pattern: str) -> list[dict[str, Any]]:
+        """GET /images/json: those with a name that matches PATTERN; of their names only these are told."""
+        params = {"filters": make_filters(reference=[pattern])}
+        found = await self._engine.call("list images", "GET", "/images/json", params=params)
+        return cast("list[dict[str, Any]]", found)
+
     async def remove(self, reference: str, *, force: bool = False) -> None:
         """DELETE /images/{name}; untagged parents go with it, and with FORCE all names of the image."""
         params = {"force": "1"} if force else None

@@ -57,8 +57,8 @@ class Engine:
         self.images = Images(self)
         self.networks = Networks(self)
         self.volumes = Volumes(self)
-        self.made: set[tuple[str, str]] = set()
-        """Kind and name of what this process made, and has not removed: no need to look whose it is."""
+        self.made: dict[tuple[str, str], str] = {}
+        """Kind and name -> id of what this process made, and has not removed: no need to look whose it is."""
         self.ready_networks: set[str] = set()
         """Shared networks that this process has seen to be right; see `network`."""
         self._docker = docker

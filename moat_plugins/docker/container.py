@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moat_core.plan import make_init
+from moat_core.plan import hold_init, make_init
 from moat_core.types import InitStep
 from moat_plugins.docker import labels
 
@@ -69,14 +69,14 @@ def make_config(
         "Hostname": plan.name,
         "User": "0:0",  # the init steps are root's; the last of them drops to the plan's user
         "WorkingDir": plan.working_dir,
-        "Entrypoint": list(make_init(with_terminal_size(plan))),
+        "Entrypoint": list(hold_init(make_init(with_terminal_size(plan)), tty=plan.tty, stdin=plan.stdin)),
         "Cmd": [],
         "Env": make_env(plan),
         "Labels": _make_labels(plan, labels_),
         "Tty": plan.tty,
-        "OpenStdin": plan.stdin,
-        "StdinOnce": plan.stdin,
-        "AttachStdin": plan.stdin,
+        "OpenStdin": True,  # `hold_init` waits for a word there, whether or not the command reads it
+        "StdinOnce": True,
+        "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
         "StopSignal": "SIGTERM",

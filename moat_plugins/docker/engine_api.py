@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moat_core.runtime.facets import EngineApi
-from moat_plugins.docker.guests import make_marks
+from moat_plugins.docker.guests import DockerGuestBook, make_marks
 from moat_plugins.docker.hijack import connect
 from moat_plugins.docker.resources import DockerGuests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anyio.abc import ByteStream
 
     from moat_core.lifecycle import Run
-    from moat_plugins.docker.client import Engine
+    from moat_core.runtime.facets import Guests
+    from moat_plugins.docker.runtime import DockerRuntime
 
 __all__ = ["DockerApi"]
 
@@ -23,18 +22,20 @@ __all__ = ["DockerApi"]
 class DockerApi(EngineApi):
     """See `EngineApi`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.version = engine.version.removeprefix("v")
-        self.address = engine.endpoint.address
+    def __init__(self, runtime: DockerRuntime) -> None:
+        self._runtime = runtime
+        self._engine = runtime.engine
+        self.version = self._engine.version.removeprefix("v")
+        self.address = self._engine.endpoint.address
 
     async def connect(self) -> ByteStream:
         """See `EngineApi`."""
         with self._engine.calling("connect"):
             return await connect(self._engine.endpoint)
 
-    async def hold_guests(self, run: Run) -> Mapping[str, str]:
+    async def hold_guests(self, run: Run) -> Guests:
         """See `EngineApi`."""
         marks = make_marks(run.labels, run.id)
+        book = DockerGuestBook(self._runtime.proof, marks)
         await run.acquire(DockerGuests(self.address, marks))
-        return marks
+        return book

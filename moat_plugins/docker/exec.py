@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from moat_core import checks
 from moat_core.errors import EngineError, SandboxGone
+from moat_core.plan import as_text
 from moat_core.types import Output
 from moat_plugins.docker.gone import gone_if_missing
 from moat_plugins.docker.hijack import HijackedStream, hijack
 from moat_plugins.docker.kill import MARK, signal_tree
-from moat_plugins.docker.process import StreamProcess
+from moat_plugins.docker.process import SIGNALS, StreamProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,12 +82,14 @@ class ExecProcess(StreamProcess):
 
     async def resize(self, rows: int, columns: int) -> None:
         """See `Process`."""
+        rows, columns = checks.size((rows, columns))
         with suppress(EngineError):  # it may have ended just now, which each engine says in its own words
             await self._engine.containers.resize_exec(self._exec_id, rows, columns)
 
     async def signal(self, number: int) -> None:
         """See `Process`."""
-        await signal_tree(self._engine, self._container, self._mark, number, user=self._user)
+        signal = checks.count(number, "number", 1, SIGNALS)
+        await signal_tree(self._engine, self._container, self._mark, signal, user=self._user)
 
     async def wait(self) -> int:
         """See `Process`.
@@ -127,7 +131,7 @@ class ExecProcess(StreamProcess):
         if found["Running"] or found.get("Pid"):
             return Output("stdout", data)
         self._exit_code, text = self._explain(data.decode("utf-8", "replace"))
-        return Output("stdout" if self._command.tty else "stderr", text.encode())
+        return Output("stdout" if self._command.tty else "stderr", text.encode(errors="surrogateescape"))
 
     def _explain(self, text: str) -> tuple[int, str]:
         program = self._command.argv[0]
@@ -183,19 +187,27 @@ async def open_exec(
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()
         yield process
-    finally:
-        with anyio.move_on_after(_KILL_S, shield=True):
+    except Exception as error:
+        try:
             await _end(process)
+        except EngineError as another:  # the first says what went wrong
+            error.add_note(str(another))
+        raise
+    except BaseException:
+        await _end(process)
+        raise
+    await _end(process)
 
 
 async def _end(process: ExecProcess) -> None:
-    # Before all else: while output waits in the stream the engine runs no other command in the container.
-    await process.aclose()
-    try:
-        if not await process.has_ended():
-            await process.signal(9)
-    except SandboxGone:
-        pass  # and so is the command
+    with anyio.move_on_after(_KILL_S, shield=True):
+        # Before all else: while output waits in the stream the engine runs no other command in the container.
+        await process.aclose()
+        try:
+            if not await process.has_ended():
+                await process.signal(9)
+        except SandboxGone:
+            pass  # and so is the command
 
 
 def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool = True) -> dict[str, Any]:
@@ -204,6 +216,7 @@ def make_exec_config(command: Command, mark: str, user: str, *, sets_size: bool 
     Args:
         sets_size: The OCI runtime gives the terminal its size before the program starts.
     """
+    command = as_text(command)
     argv = list(command.argv)
     if command.tty and command.size is not None and not sets_size:
         rows, columns = command.size

@@ -14,7 +14,7 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moat_core.errors import EngineError, EngineTimeout, HostError
-from moat_plugins.docker import labels
+from moat_plugins.docker import built
 from moat_plugins.docker.context import read_config
 from moat_plugins.docker.errors import image_error
 from moat_plugins.docker.filelock import hold_lock
@@ -39,18 +39,30 @@ _HUB = "https://index.docker.io/v1/"
 
 
 async def resolve_image(run: Run) -> str:
-    """Return the reference of the run's image, which the engine then has.
+    """Return what the run's container is to be made from, which the engine then has.
+
+    What was built here is meant by its id; its name may have been given to another image since, and then it is built
+    anew. What comes from a registry is meant by the name that the user gave.
 
     Raises:
         ImageError: It cannot be pulled or built.
     """
-    engine = (await connect_run(run)).engine
+    runtime = await connect_run(run)
+    engine = runtime.engine
     spec, policy = run.plan.image, run.plan.details.get("docker", {}).get("pull", "missing")
     reference = spec.reference
     wants_new = run.plan.rebuild if spec.dockerfile is not None else policy == "always"
-    before = await engine.images.find(reference)
+    is_built = spec.dockerfile is not None
+
+    async def look() -> dict[str, Any] | None:
+        found = await engine.images.find(reference)
+        if found is None or not is_built:
+            return found
+        return found if built.is_current(runtime.home, runtime.address, reference, str(found.get("Id"))) else None
+
+    before = await look()
     if before is not None and not wants_new:
-        return reference
+        return str(before["Id"]) if is_built else reference
     if before is None and spec.dockerfile is None and policy == "never":
         raise image_error(
             f"The engine has no image {reference}, and `docker.pull` is `never`.", "No such image", image=reference
@@ -61,19 +73,23 @@ async def resolve_image(run: Run) -> str:
         run.progress(task, text, done=done, total=total, unit="bytes" if spec.dockerfile is None else "steps")
 
     async with hold_lock(run.locks, f"image {reference}", _LOCK_S):
-        now = await engine.images.find(reference)
+        now = await look()
         if now is None or (wants_new and now.get("Id") == (before or {}).get("Id")):
             if spec.dockerfile is None:
                 await pull_image(engine, reference, tell)
             elif not await _is_built_by_others(run, spec):
                 await build_image(engine, spec, tell, no_cache=run.plan.rebuild)
             run.progress(task, "done", finished=True)
-    return reference
+        if not is_built:
+            return reference
+        made = str((await engine.images.inspect(reference))["Id"])
+        built.remember(runtime.home, runtime.address, reference, made)
+    return made
 
 
 async def _is_built_by_others(run: Run, spec: ImageSpec) -> bool:
-    marks = {labels.IMAGE: "true"}
-    return await run.dispatcher.afirst("moat_build_image", run=run, image=spec, labels=marks) is not None
+    # Without a label of ours: images that others build from it would have it, too.
+    return await run.dispatcher.afirst("moat_build_image", run=run, image=spec, labels={}) is not None
 
 
 async def pull_image(engine: Engine, reference: str, tell: Tell) -> None:
@@ -108,7 +124,7 @@ async def build_image(engine: Engine, spec: ImageSpec, tell: Tell, *, no_cache: 
     made = engine.images.build(
         spec.reference,
         make_context(spec),
-        labels={labels.IMAGE: "true"},
+        labels={},
         build_args=spec.build_args,
         no_cache=no_cache,
     )

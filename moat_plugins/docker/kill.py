@@ -137,7 +137,12 @@ async def _run(engine: Engine, container: str, argv: list[str], user: str) -> tu
         text = b""
         try:
             while (piece := await stream.receive()) is not None:
-                text = (text + piece.data)[:_TEXT_BYTES]
+                text += piece.data
+                if len(text) > _TEXT_BYTES:
+                    raise EngineError(
+                        "The command's processes could not be signalled: the image's sh is none.",
+                        hint="`moat stop` ends the whole container.",
+                    )
         finally:
             await stream.aclose()
         while (found := await engine.containers.inspect_exec(exec_id))["Running"]:  # noqa: ASYNC110 - no event for it

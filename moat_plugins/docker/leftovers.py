@@ -1,4 +1,4 @@
-"""The sweep: what carries our labels, in every state, and has nobody any more.
+"""The sweep: what is ours, in every state, and has nobody any more. Labels find it, and its proof says that it is ours.
 
 Only what belongs to this MOAT_HOME is touched: one engine may serve several, and the locks of the others' runs are
 not ours to see.
@@ -14,10 +14,12 @@ import anyio
 
 from moat_core.errors import HostError, RuntimeUnavailable
 from moat_core.types import Leftover, Problem
-from moat_plugins.docker import labels, network
+from moat_plugins.docker import built, labels, network
+from moat_plugins.docker.guests import REPOSITORY, DockerGuestBook, read_renamed
 from moat_plugins.docker.resources import (
     DockerCache,
     DockerContainer,
+    DockerGuests,
     DockerImage,
     DockerNetwork,
     DockerSharedNetwork,
@@ -51,8 +53,10 @@ async def find_leftovers(upkeep: Upkeep) -> list[Leftover]:
         try:
             found[address] = await _look(upkeep, address)
         except (HostError, TimeoutError) as error:
-            # The reaper stumbles over its rows there anyway; where nothing is remembered, nothing is missed.
-            if not upkeep.automatic and address in remembered:
+            # The reaper stumbles over its rows there anyway; where nothing is remembered and nothing is, nothing is
+            # missed. An engine that is only silent may have anything.
+            is_silent = isinstance(error, TimeoutError)
+            if not upkeep.automatic and (address in remembered or is_silent):
                 upkeep.report(_problem(address, error))
 
     async with anyio.create_task_group() as group:
@@ -80,7 +84,11 @@ async def _look(upkeep: Upkeep, address: str) -> list[Leftover]:
 def _problem(address: str, error: Exception) -> Problem:
     if isinstance(error, HostError):
         return Problem(error.message, error.hint, address)
-    return Problem(f"The Docker engine at {address} did not answer in time.", "Is it well? `moat doctor`.", address)
+    return Problem(
+        f"What is left at the Docker engine at {address} is unknown: it did not answer in {_LOOK_S:.0f} s.",
+        "Is it well? `moat doctor`.",
+        address,
+    )
 
 
 async def _of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:
@@ -88,31 +96,68 @@ async def _of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:
     async for kind, resource, item, name in _labelled(runtime.engine):
         marks = item.get("Labels") or {}
         run_id = str(marks.get(labels.RUN_ID, ""))
-        if marks.get(labels.OWNER) != upkeep.owner or upkeep.is_live(run_id) or upkeep.is_known(run_id):
+        if marks.get(labels.OWNER) != upkeep.owner:
             continue
+        if not labels.is_ours(runtime.proof, kind, name, marks) and item.get("Id") not in read_renamed(
+            runtime.home, run_id
+        ):
+            continue
+        if upkeep.is_live(run_id) or upkeep.is_known(run_id):
+            continue
+        is_guest = marks.get(labels.ROLE) == labels.GUEST
         kept = marks.get(labels.KEEP) == "true"
         leftovers.append(
             Leftover(
                 kind=kind,
                 name=name,
                 reason="It was kept on request." if kept else "Its run is over and nobody remembers it.",
-                resource=resource(runtime.address, name, owner=upkeep.owner),
+                resource=DockerGuests(runtime.address, _guest_marks(run_id, upkeep.owner))
+                if is_guest
+                else resource(runtime.address, name, owner=upkeep.owner),
                 run_id=run_id,
                 automatic=not kept,
                 created=_created(item),
             )
         )
-    return leftovers
+    return leftovers + await _images_of_runs(runtime, upkeep)
+
+
+def _guest_marks(run_id: str, owner: str) -> dict[str, str]:
+    """Return by what all is found that a run made for itself."""
+    return {labels.RUN_ID: run_id, labels.ROLE: labels.GUEST, labels.OWNER: owner}
+
+
+async def _images_of_runs(runtime: DockerRuntime, upkeep: Upkeep) -> list[Leftover]:
+    """Find the images that runs made for themselves: by the repository that each run has for them."""
+    begin = f"{REPOSITORY}{upkeep.owner}-"
+    images: dict[str, Mapping[str, Any]] = {}
+    for item in await runtime.engine.images.list_named(f"{begin}*"):
+        names = item.get("RepoTags") or ()
+        for run_id in {name.removeprefix(begin).rpartition(":")[0] for name in names}:
+            book = DockerGuestBook(runtime.proof, _guest_marks(run_id, upkeep.owner))
+            if book.own_names(item["Id"], names) is not None:
+                images[run_id] = item
+    return [
+        Leftover(
+            kind="image",
+            name=f"{begin}{run_id}",
+            reason="Its run is over and nobody remembers it.",
+            resource=DockerGuests(runtime.address, _guest_marks(run_id, upkeep.owner)),
+            run_id=run_id,
+            automatic=True,
+            created=_created(item),
+        )
+        for run_id, item in images.items()
+        if not upkeep.is_live(run_id) and not upkeep.is_known(run_id)
+    ]
 
 
 async def _labelled(engine: Engine) -> AsyncIterator[Found]:
     for item in await engine.containers.list_labelled(labels.RUN_ID):
-        yield (
-            "container",
-            DockerContainer,
-            item,
-            str(item["Names"][0]).removeprefix("/") if item["Names"] else item["Id"],
-        )
+        # Links give a container further names, with the name of the other before a second slash.
+        names = [name.removeprefix("/") for name in item["Names"] or ()]
+        own = [name for name in names if "/" not in name]
+        yield "container", DockerContainer, item, own[0] if own else item["Id"]
     for item in await engine.networks.list_labelled(labels.RUN_ID):
         yield "network", DockerNetwork, item, item["Name"]
     for item in await engine.volumes.list_labelled(labels.RUN_ID):
@@ -123,18 +168,19 @@ async def _shared(runtime: DockerRuntime, owner: str) -> list[Leftover]:
     """Find what several runs share and none uses now: only `moat clean` removes that, after asking."""
     engine = runtime.engine
     used = {item["ImageID"] for item in await engine.containers.list_labelled()}
+    known = built.read_all(runtime.home, runtime.address)
     leftovers = [
         Leftover(
             kind="image",
-            name=tag,
+            name=name,
             reason="No container uses it; it is built again when it is needed.",
-            resource=DockerImage(runtime.address, tag),
+            resource=DockerImage(runtime.address, name, item["Id"]),
             created=_created(item),
             size_bytes=int(item.get("Size", 0)),
         )
-        for item in await engine.images.list_labelled(f"{labels.IMAGE}=true")
-        if item["Id"] not in used
-        for tag in item.get("RepoTags") or [item["Id"]]
+        for item in (await engine.images.list_labelled() if known else ())
+        if item["Id"] in known and item["Id"] not in used
+        for name in _names_of(item, known[item["Id"]])
     ]
     networks = await engine.networks.list_labelled(f"{labels.SHARED}=true")
     return (
@@ -154,6 +200,12 @@ async def _shared(runtime: DockerRuntime, owner: str) -> list[Leftover]:
     )
 
 
+def _names_of(item: Mapping[str, Any], ours: str) -> list[str]:
+    """Return what of an image is ours to remove: the name that we gave, or all of it once it has none."""
+    names = item.get("RepoTags") or []
+    return [ours] if ours in names else [item["Id"]] if not names else []
+
+
 async def _caches(runtime: DockerRuntime, owner: str) -> list[Leftover]:
     """Find the volumes that are kept for agents, and that no container has mounted."""
     containers = await runtime.engine.containers.list_labelled()
@@ -162,12 +214,13 @@ async def _caches(runtime: DockerRuntime, owner: str) -> list[Leftover]:
         Leftover(
             kind="volume",
             name=item["Name"],
-            reason=f"The cache of '{item['Labels'][labels.CACHE]}', which no run uses now.",
+            reason=f"The cache of '{item['Labels'].get(labels.NAME)}' in {item['Labels'].get(labels.WORKSPACE)}, "
+            "which no run uses now.",
             resource=DockerCache(runtime.address, item["Name"], owner),
             created=_created(item),
         )
         for item in await runtime.engine.volumes.list_labelled(labels.CACHE, f"{labels.OWNER}={owner}")
-        if item["Name"] not in used
+        if item["Name"] not in used and labels.is_ours(runtime.proof, "volume", item["Name"], item["Labels"])
     ]
 
 

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from moat_core import checks
 from moat_core.errors import EngineError
 from moat_core.types import Output
 from moat_plugins.docker.gone import gone_if_missing
 from moat_plugins.docker.hijack import HijackedStream, hijack
-from moat_plugins.docker.process import StreamProcess
+from moat_plugins.docker.process import SIGNALS, StreamProcess
 
 if TYPE_CHECKING:
     from moat_core.runtime.base import SandboxInfo
@@ -36,13 +37,15 @@ class MainProcess(StreamProcess):
 
     async def resize(self, rows: int, columns: int) -> None:
         """See `Process`."""
+        rows, columns = checks.size((rows, columns))
         with suppress(EngineError):  # it may have ended just now
             await self._engine.containers.resize(self._container, rows, columns)
 
     async def signal(self, number: int) -> None:
         """Send it to PID 1, the engine's init, which passes it on to the command; SIGKILL ends the container."""
+        signal = checks.count(number, "number", 1, SIGNALS)
         with gone_if_missing():
-            await self._engine.containers.kill(self._container, number)
+            await self._engine.containers.kill(self._container, signal)
 
     async def wait(self) -> int:
         """See `Process`."""
@@ -55,12 +58,12 @@ class MainProcess(StreamProcess):
         return await self._next()
 
 
-async def attach(engine: Engine, container: str, *, tty: bool, stdin: bool) -> HijackedStream:
+async def attach(engine: Engine, container: str, *, tty: bool) -> HijackedStream:
     """Attach to a container's main process, from now on.
 
     Raises:
         SandboxGone: There is no such container.
     """
-    path = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1&stdin={int(stdin)}"
+    path = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1&stdin=1"
     with gone_if_missing():
         return await hijack(engine, "attach to the container", path, raw=tty)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moat_plugins.docker.client import Engine
 
 __all__ = [
+    "IsOurs",
     "create_container",
     "create_network",
     "create_volume",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+IsOurs = Callable[[str, Mapping[str, str] | None], bool]
+"""From an object's own name and its labels to whether we may remove it."""
 
 _MISSING = 404
 _CONFLICT = 409
@@ -50,7 +53,7 @@ _POOL_PREFIX = 26
 async def create_container(engine: Engine, name: str, config: Mapping[str, Any]) -> str:
     """Create a container and return its id."""
     made = await _uninterrupted(engine.containers.create(name, config))
-    engine.made.add(("container", name))
+    engine.made["container", name] = made
     return made
 
 
@@ -61,7 +64,7 @@ async def create_volume(engine: Engine, name: str, labels: Mapping[str, str]) ->
         EngineError: Somebody else's has that name: the engine answers with it as if it had made it.
     """
     made = await _uninterrupted(engine.volumes.create(name, labels))
-    if not _carries(made.get("Labels"), labels):
+    if not labels.items() <= (made.get("Labels") or {}).items():
         raise EngineError(
             f"A volume '{name}' exists already, and is not ours.",
             status=_CONFLICT,
@@ -82,7 +85,7 @@ async def create_network(engine: Engine, name: str, config: Mapping[str, Any]) -
         if not _is_about(error, "address pool"):
             raise
         made = await _create_small_network(engine, name, config, error)
-    engine.made.add(("network", name))
+    engine.made["network", name] = made
     return made
 
 
@@ -113,17 +116,21 @@ async def stop_container(engine: Engine, name: str) -> bool:
     return False
 
 
-async def remove_container(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
-    """Kill and remove a container of ours, which carries MARKS; return whether there was one."""
+async def remove_container(engine: Engine, name: str, is_ours: IsOurs) -> bool:
+    """Kill and remove a container if it IS_OURS, by its id: a name may become another's. Return whether there was one.
+
+    Args:
+        name: Or its id.
+    """
 
     async def remove() -> bool:
+        target = engine.made.get(("container", name), "")
         try:
-            target = name
-            if ("container", name) not in engine.made:
+            if not target:
                 found = await engine.containers.inspect(name)
-                if not _carries(found["Config"].get("Labels"), marks):
+                if not is_ours(str(found["Name"]).removeprefix("/"), found["Config"].get("Labels")):
                     return False
-                target = str(found["Id"])  # another may get the name meanwhile
+                target = str(found["Id"])
             await engine.containers.remove(target)
         except EngineError as error:
             if error.status == _MISSING:
@@ -132,24 +139,28 @@ async def remove_container(engine: Engine, name: str, marks: Mapping[str, str]) 
                 raise
             # "removal of container … is already in progress": somebody else's, and it counts as ours.
             with suppress(EngineError):
-                await engine.containers.wait_removed(name)
+                await engine.containers.wait_removed(target)
             raise
         return True
 
     removed = await _insist(remove)
-    engine.made.discard(("container", name))
+    engine.made.pop(("container", name), None)
     return removed
 
 
-async def remove_network(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
-    """Remove a run's own network, which carries MARKS, with all its connections; return whether there was one."""
+async def remove_network(engine: Engine, name: str, is_ours: IsOurs) -> bool:
+    """Remove a network with all its connections if it IS_OURS; return whether there was one.
+
+    Args:
+        name: Or its id.
+    """
 
     async def remove() -> bool:
-        target = name
+        target = engine.made.get(("network", name), "")
         try:
-            if ("network", name) not in engine.made:
+            if not target:
                 found = await engine.networks.inspect(name)
-                if not _carries(found.get("Labels"), marks):
+                if not is_ours(str(found["Name"]), found.get("Labels")):
                     return False
                 target = str(found["Id"])
             await engine.networks.remove(target)
@@ -162,7 +173,7 @@ async def remove_network(engine: Engine, name: str, marks: Mapping[str, str]) ->
         return True
 
     removed = await _insist(remove)
-    engine.made.discard(("network", name))
+    engine.made.pop(("network", name), None)
     return removed
 
 
@@ -184,8 +195,8 @@ async def _disconnect_all(engine: Engine, name: str) -> None:
                 await engine.networks.disconnect(name, container)
 
 
-async def remove_volume(engine: Engine, name: str, marks: Mapping[str, str]) -> bool:
-    """Remove a volume of ours, which carries MARKS; return whether there was one.
+async def remove_volume(engine: Engine, name: str, is_ours: IsOurs) -> bool:
+    """Remove a volume if it IS_OURS; return whether there was one.
 
     One that a container holds is tried again for a while.
     """
@@ -193,7 +204,7 @@ async def remove_volume(engine: Engine, name: str, marks: Mapping[str, str]) -> 
     async def remove() -> bool:
         try:
             found = await engine.volumes.inspect(name)  # a forced removal of a missing volume would answer 204, too
-            if not _carries(found.get("Labels"), marks):
+            if not is_ours(name, found.get("Labels")):
                 return False
             await engine.volumes.remove(name)
         except EngineError as error:
@@ -205,9 +216,15 @@ async def remove_volume(engine: Engine, name: str, marks: Mapping[str, str]) -> 
     return await _insist(remove)
 
 
-async def remove_image(engine: Engine, reference: str) -> bool:
-    """Remove an image; return whether there was one."""
+async def remove_image(engine: Engine, reference: str, identity: str = "") -> bool:
+    """Remove an image; return whether there was one.
+
+    Args:
+        identity: The name is taken away only if it is still that image's; ``""``: whosever it is.
+    """
     try:
+        if identity and (await engine.images.inspect(reference)).get("Id") != identity:
+            return False
         await engine.images.remove(reference)
     except HostError as error:
         if error.details.get("status") == _MISSING:
@@ -239,10 +256,6 @@ async def _insist(remove: Callable[[], Awaitable[bool]]) -> bool:
                 raise
         await anyio.sleep(_PAUSE_S * 2 ** min(attempt, 4))
     return found
-
-
-def _carries(labels: Mapping[str, str] | None, marks: Mapping[str, str]) -> bool:
-    return marks.items() <= (labels or {}).items()
 
 
 def _is_about(error: EngineError, words: str) -> bool:

@@ -1,4 +1,4 @@
-"""The context that makes a run's container: create, attach, start, wait for the init steps, yield.
+"""The context that makes a run's container: create, attach, start, yield; then core admits it (`Sandbox.admit`).
 
 The container is the ledger's. What is left to do at the end is to let the command end by itself where that was asked
 for; then its release removes it.
@@ -9,10 +9,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import anyio
-
-from moat_core.errors import EngineError, ImageError, MoatError, SandboxNotReady, SandboxUnavailable
-from moat_core.plan import READY
+from moat_core.errors import EngineError, ImageError, MoatError, SandboxUnavailable
 from moat_core.runtime.base import SandboxInfo
 from moat_core.runtime.facets import RunNetwork
 from moat_core.types import Problem, RunState
@@ -22,22 +19,16 @@ from moat_plugins.docker.network import ensure_shared
 from moat_plugins.docker.resources import DockerContainer
 from moat_plugins.docker.runtime import connect_run
 from moat_plugins.docker.sandbox import DockerSandbox
-from moat_plugins.docker.text import last_lines
 from moat_plugins.docker.volumes import make_volumes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from moat_core.lifecycle import Run
-    from moat_plugins.docker.main_process import MainProcess
     from moat_plugins.docker.runtime import DockerRuntime
 
-__all__ = ["READY_S", "open_sandbox"]
+__all__ = ["open_sandbox"]
 
-READY_S = 60.0
-"""How long the init steps of a run without a command may take, in seconds."""
-_TAIL_LINES = 20
-_TAIL_BYTES = 8192
 _STOP_SHARE = 0.5
 
 
@@ -47,19 +38,15 @@ async def open_sandbox(run: Run) -> AsyncIterator[DockerSandbox]:
 
     Raises:
         SandboxUnavailable: The engine does not know the OCI runtime that was asked for.
-        SandboxNotReady: The init steps failed, or took too long.
         EngineError: It could not be created or started.
     """
     runtime = await connect_run(run)
     sandbox = await _create(run, runtime)
     try:
-        main = await sandbox.attach()
+        await sandbox.attach()
         await _start(run, runtime, sandbox)
         if run.plan.ports and not runtime.engine.endpoint.is_here:
             await run.warn(_unreachable(runtime.address))
-        if run.plan.command is None:
-            await _wait_until_ready(main, sandbox)
-            await sandbox.detach()
         yield sandbox
         await _let_it_end(run, sandbox)
     finally:
@@ -85,7 +72,7 @@ async def _create(run: Run, runtime: DockerRuntime) -> DockerSandbox:
         container = await _acquire(run, runtime, run.image)
     info = SandboxInfo(container, run.id, "main", RunState.STARTING, plan.name, plan.oci_runtime or "")
     user = f"{plan.user.uid}:{plan.user.gid}"
-    return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, stdin=plan.stdin)
+    return DockerSandbox(runtime.engine, info, user=user, tty=plan.tty, is_idle=plan.command is None)
 
 
 async def _acquire(run: Run, runtime: DockerRuntime, image: str) -> str:
@@ -128,29 +115,6 @@ async def _make_network_again(run: Run, runtime: DockerRuntime, error: EngineErr
     if not run.get(RunNetwork).shared or "network" not in text or "not found" not in text:
         raise error
     await ensure_shared(runtime.engine, run.locks, again=True)
-
-
-async def _wait_until_ready(main: MainProcess, sandbox: DockerSandbox) -> None:
-    """Read the main process's output until the init steps are done, keeping the end of it for a message."""
-    tail = stdout = b""
-    ready = READY.rstrip()  # a terminal ends the line in its own way
-    with anyio.move_on_after(READY_S):
-        while (piece := await main.next_piece()) is not None:
-            tail = (tail + piece.data)[-_TAIL_BYTES:]
-            if piece.stream == "stdout":
-                stdout += piece.data
-                if ready in stdout:
-                    return
-                stdout = stdout[-len(ready) :]
-        ended = await sandbox.wait()
-        raise SandboxNotReady(
-            f"The container ended before it was ready, with exit code {ended.exit_code}.",
-            hint=last_lines(tail, _TAIL_LINES),
-        )
-    raise SandboxNotReady(
-        f"The init steps did not finish within {READY_S:.0f} s.",
-        hint=last_lines(tail, _TAIL_LINES) or "They printed nothing.",
-    )
 
 
 async def _let_it_end(run: Run, sandbox: DockerSandbox) -> None:

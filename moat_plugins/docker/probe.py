@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 
+from moat_core.runtime.proof import Proof
 from moat_plugins.docker import labels
 from moat_plugins.docker.endpoint import connect_socket, find_endpoint
 
@@ -32,12 +33,13 @@ _STATES = {
 }
 
 
-def states(address: str, timeout_s: float) -> list[dict[str, Any]]:
+def states(address: str, timeout_s: float, home: str) -> list[dict[str, Any]]:
     """Return what the engine says of all containers of ours; see `moat_core.runtime.base.RuntimeInfo.probe`.
 
     Args:
         address: The engine's; ``""`` looks for it as the docker command does.
         timeout_s: For each step on the socket.
+        home: Whose containers are wanted.
 
     Raises:
         OSError: It does not answer, or not as an engine does.
@@ -50,7 +52,8 @@ def states(address: str, timeout_s: float) -> list[dict[str, Any]]:
     if status != [b"200"]:
         raise OSError(f"the engine answered {b''.join(status).decode('latin-1') or 'nothing'}")
     try:
-        return [_state_of(item) for item in json.loads(body)]
+        proof = Proof(home)
+        return [_state_of(item) for item in json.loads(body) if _is_ours(proof, item)]
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"the engine's answer cannot be read: {error}") from error
 
@@ -62,6 +65,11 @@ def _read_all(connection: socket.socket) -> bytes:
         if len(answer) > _LIMIT_BYTES:
             raise OSError("the engine's answer does not end")
     return bytes(answer)
+
+
+def _is_ours(proof: Proof, item: dict[str, Any]) -> bool:
+    """An entry is one container under all its names: those that links gave it have a second slash."""
+    return any(labels.is_ours(proof, "container", name, item["Labels"]) for name in item["Names"])
 
 
 def _state_of(item: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from moat_core import checks
 from moat_core.runtime.base import Process
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from moat_core.types import Output
     from moat_plugins.docker.hijack import HijackedStream
 
-__all__ = ["StreamProcess"]
+__all__ = ["SIGNALS", "StreamProcess"]
 
+SIGNALS = 64
+"""Linux has so many (signal(7))."""
 _AHEAD_BYTES = 1024 * 1024
 
 
@@ -45,7 +48,7 @@ class StreamProcess(Process):
 
     async def write(self, data: bytes) -> None:
         """See `Process`."""
-        await self._stream.write(data)
+        await self._stream.write(checks.content(data))
 
     async def close_stdin(self) -> None:
         """See `Process`."""

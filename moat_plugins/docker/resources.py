@@ -1,7 +1,8 @@
 """What this plugin puts in the ledger. Light to import: the engine's client comes with the first use.
 
-Every name is known before the thing is made, and every thing is labelled, so that it is found again either way. What
-is released must carry the run's labels: a name may be somebody else's, and then creating failed for that reason.
+Every name is known before the thing is made, and every thing is signed when it is made (`labels.sign`), so that it is
+found again either way. What is released must prove that it is the run's: a name may be somebody else's, and then
+creating failed for that reason; and labels are copied.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from moat_plugins.docker import labels
 if TYPE_CHECKING:
     from moat_core.ledger import ResourceContext
     from moat_plugins.docker.client import Engine
+    from moat_plugins.docker.objects import IsOurs
+    from moat_plugins.docker.runtime import DockerRuntime
 
 __all__ = [
     "RESOURCES",
@@ -61,14 +64,17 @@ class DockerContainer(Resource):
         """Create it; it is not started."""
         from moat_plugins.docker import objects
 
-        engine = (await _engine(ctx, self.address)).with_timeout(self.timeout_s)
-        return await objects.create_container(engine, self.name, self.config)
+        runtime = await _runtime(ctx, self.address)
+        config = _signed(runtime, "container", self.name, self.config)
+        return await objects.create_container(runtime.engine.with_timeout(self.timeout_s), self.name, config)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Kill and remove it, with its anonymous volumes."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_container(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
+        runtime = await _runtime(ctx, self.address)
+        is_ours = _make_is_ours(ctx, runtime, "container", self.owner)
+        return await objects.remove_container(runtime.engine, self.name, is_ours)
 
     async def keep(self, ctx: ResourceContext) -> bool:
         """Agree if it stands still, or can be stopped: nothing that runs is left behind."""
@@ -97,14 +103,17 @@ class DockerNetwork(Resource):
         """Create it, in a small subnet if the engine's pools are used up."""
         from moat_plugins.docker import objects
 
-        engine = (await _engine(ctx, self.address)).with_timeout(self.timeout_s)
-        return await objects.create_network(engine, self.name, self.config)
+        runtime = await _runtime(ctx, self.address)
+        config = _signed(runtime, "network", self.name, self.config)
+        return await objects.create_network(runtime.engine.with_timeout(self.timeout_s), self.name, config)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Disconnect what is still on it, and remove it."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_network(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
+        runtime = await _runtime(ctx, self.address)
+        is_ours = _make_is_ours(ctx, runtime, "network", self.owner)
+        return await objects.remove_network(runtime.engine, self.name, is_ours)
 
 
 @attrs.frozen
@@ -146,22 +155,31 @@ class DockerVolume(Resource):
         """Create it, empty."""
         from moat_plugins.docker import objects
 
-        return await objects.create_volume(await _engine(ctx, self.address), self.name, self.labels)
+        runtime = await _runtime(ctx, self.address)
+        signed = labels.sign(runtime.proof, "volume", self.name, self.labels)
+        return await objects.create_volume(runtime.engine, self.name, signed)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Remove it and what is in it."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_volume(await _engine(ctx, self.address), self.name, _marks(ctx, self.owner))
+        runtime = await _runtime(ctx, self.address)
+        is_ours = _make_is_ours(ctx, runtime, "volume", self.owner)
+        return await objects.remove_volume(runtime.engine, self.name, is_ours)
 
 
 @attrs.frozen
 class DockerImage(Resource):
-    """An image. Runs share images and do not acquire them; this is how ``moat clean`` removes one."""
+    """An image. Runs share images and do not acquire them; this is how ``moat clean`` removes one.
+
+    Args:
+        identity: Its id: a name that has become another image's meanwhile is left alone.
+    """
 
     kind: ClassVar[str] = "docker.image"
     address: str
     name: str
+    identity: str = ""
 
     async def create(self, ctx: ResourceContext) -> str:
         """Pull it."""
@@ -175,14 +193,15 @@ class DockerImage(Resource):
         """Remove it, unless a container uses it."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_image(await _engine(ctx, self.address), self.name)
+        return await objects.remove_image(await _engine(ctx, self.address), self.name, self.identity)
 
 
 @attrs.frozen
 class DockerGuests(Resource):
-    """Whatever carries MARKS: what a run made for itself on the engine. `create` makes nothing."""
+    """Whatever carries MARKS and is proven: what a run made for itself on the engine. `create` makes nothing."""
 
     kind: ClassVar[str] = "docker.guests"
+    may_grow: ClassVar[bool] = True
     address: str
     marks: Mapping[str, str]
 
@@ -195,7 +214,7 @@ class DockerGuests(Resource):
 
         if self.marks.get(labels.RUN_ID) != ctx.run_id or self.marks.get(labels.ROLE) != labels.GUEST:
             return False  # a row that was tampered with may not make us remove anything else
-        return await guests.remove_guests(await _engine(ctx, self.address), self.marks)
+        return await guests.remove_guests(await _runtime(ctx, self.address), self.marks)
 
 
 @attrs.frozen
@@ -214,7 +233,13 @@ class DockerCache(Resource):
         """Remove it and what is in it, unless a run has mounted it by now."""
         from moat_plugins.docker import objects
 
-        return await objects.remove_volume(await _engine(ctx, self.address), self.name, {labels.OWNER: self.owner})
+        runtime = await _runtime(ctx, self.address)
+
+        def is_ours(name: str, found: Mapping[str, str] | None) -> bool:
+            is_cache = bool((found or {}).get(labels.CACHE)) and (found or {}).get(labels.OWNER) == self.owner
+            return is_cache and labels.is_ours(runtime.proof, "volume", name, found)
+
+        return await objects.remove_volume(runtime.engine, self.name, is_ours)
 
 
 RESOURCES: tuple[type[Resource], ...] = (
@@ -228,12 +253,25 @@ RESOURCES: tuple[type[Resource], ...] = (
 )
 
 
-def _marks(ctx: ResourceContext, owner: str) -> dict[str, str]:
-    """Return the labels that tell what is ours."""
-    return {labels.RUN_ID: ctx.run_id} | ({labels.OWNER: owner} if owner else {})
+def _signed(runtime: DockerRuntime, kind: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "Labels": labels.sign(runtime.proof, kind, name, config.get("Labels") or {})}
+
+
+def _make_is_ours(ctx: ResourceContext, runtime: DockerRuntime, kind: str, owner: str) -> IsOurs:
+    """Return what tells whether an object is this home's and the run's."""
+    marks = {labels.RUN_ID: ctx.run_id} | ({labels.OWNER: owner} if owner else {})
+
+    def is_ours(name: str, found: Mapping[str, str] | None) -> bool:
+        return marks.items() <= (found or {}).items() and labels.is_ours(runtime.proof, kind, name, found)
+
+    return is_ours
+
+
+async def _runtime(ctx: ResourceContext, address: str) -> DockerRuntime:
+    from moat_plugins.docker.runtime import DockerRuntime  # aiohttp behind it costs 200 ms
+
+    return await ctx.connection(DockerRuntime, address)
 
 
 async def _engine(ctx: ResourceContext, address: str) -> Engine:
-    from moat_plugins.docker.runtime import DockerRuntime  # aiohttp behind it costs 200 ms
-
-    return (await ctx.connection(DockerRuntime, address)).engine
+    return (await _runtime(ctx, address)).engine

@@ -9,6 +9,7 @@ import anyio
 
 from moat_core.errors import SandboxGone
 from moat_core.runtime.base import OciRuntimes, Runtime, SandboxInfo
+from moat_core.runtime.proof import Proof
 from moat_core.types import RunState
 from moat_plugins.docker import labels
 from moat_plugins.docker.client import Engine
@@ -42,9 +43,18 @@ class DockerRuntime(Runtime):
 
     name = "docker"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, home: str = "") -> None:
         self.engine = engine
         self.address = engine.endpoint.address
+        self.home = home
+        self._proof: Proof | None = None
+
+    @property
+    def proof(self) -> Proof:
+        """What tells things of `home`'s."""
+        if self._proof is None or self._proof.home != self.home:
+            self._proof = Proof(self.home)
+        return self._proof
 
     @classmethod
     async def connect(cls, address: str) -> Self:
@@ -72,7 +82,7 @@ class DockerRuntime(Runtime):
         """See `Runtime`."""
         from moat_plugins.docker.engine_api import DockerApi
 
-        return DockerApi(self.engine)
+        return DockerApi(self)
 
     async def oci_runtimes(self) -> OciRuntimes:
         """See `Runtime`; GET /info, asked once a connection."""
@@ -102,7 +112,9 @@ class DockerRuntime(Runtime):
             async with at_once:
                 try:
                     with gone_if_missing():
-                        infos[container] = make_info(await self.engine.containers.inspect(container))
+                        seen = await self.engine.containers.inspect(container)
+                    if labels.is_ours(self.proof, "container", seen["Name"], seen["Config"].get("Labels")):
+                        infos[container] = make_info(seen)
                 except SandboxGone:
                     pass  # removed since the listing
 
@@ -115,18 +127,22 @@ class DockerRuntime(Runtime):
         """See `Runtime`.
 
         Raises:
-            SandboxGone: There is no such container any more.
+            SandboxGone: There is no such container any more, or none of ours.
         """
         from moat_plugins.docker.sandbox import DockerSandbox  # it needs `make_info`
 
         with gone_if_missing():
-            return DockerSandbox.from_inspection(self.engine, await self.engine.containers.inspect(info.id))
+            found = await self.engine.containers.inspect(info.id)
+        if not labels.is_ours(self.proof, "container", found["Name"], found["Config"].get("Labels")):
+            raise SandboxGone(f"The container {found['Name'].removeprefix('/')} is not one that moat made.")
+        return DockerSandbox.from_inspection(self.engine, found)
 
 
 async def connect_run(run: Run) -> DockerRuntime:
     """Return the connection that RUN's containers are made through, with the deadline that its config asks for."""
     runtime = await run.connection(DockerRuntime, run.address)
-    return DockerRuntime(runtime.engine.with_timeout(run.plan.details.get("docker", {}).get("timeout_s")))
+    engine = runtime.engine.with_timeout(run.plan.details.get("docker", {}).get("timeout_s"))
+    return DockerRuntime(engine, runtime.home)
 
 
 def _is_desktop(info: Mapping[str, Any]) -> bool:
@@ -136,7 +152,7 @@ def _is_desktop(info: Mapping[str, Any]) -> bool:
 
 
 def make_info(found: Mapping[str, Any], *, is_here: bool = True) -> SandboxInfo:
-    """Read the answer of GET /containers/{id}/json. The labels are ours or a forger's: they are only shown.
+    """Read the answer of GET /containers/{id}/json, of a container that is ours (`labels.is_ours`).
 
     Args:
         is_here: The engine's 127.0.0.1 is ours; else it publishes nothing that we could reach.

@@ -1,31 +1,34 @@
 """`DockerSandbox`, one container, and the context that makes a run's.
 
-The order is: create (through the ledger), attach, start, verify. Nothing here stops the container at the end of the
-run: its release from the ledger does, after it had its chance to end by itself.
+The order is: create (through the ledger), attach, start, compare what is mounted, admit. Nothing here stops the
+container at the end of the run: its release from the ledger does, after it had its chance to end by itself.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from moat_core.errors import EngineError
+from moat_core.plan import word
 from moat_core.runtime.base import Sandbox
 from moat_core.types import RunState
 from moat_plugins.docker import labels
 from moat_plugins.docker.exec import open_exec
 from moat_plugins.docker.frames import Demultiplexer
 from moat_plugins.docker.gone import gone_if_missing
+from moat_plugins.docker.look import look_at_mounts
 from moat_plugins.docker.main_process import MainProcess, attach
+from moat_plugins.docker.ready import wait_until_ready
 from moat_plugins.docker.runtime import make_info
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from moat_core.runtime.base import Process, SandboxInfo
+    from moat_core.runtime.base import MountSeen, Process, SandboxInfo
     from moat_core.types import Command, Output
     from moat_plugins.docker.client import Engine
 
@@ -43,15 +46,17 @@ class DockerSandbox(Sandbox):
     Args:
         user: ``uid:gid`` of the run's user.
         tty: The main process has a terminal.
-        stdin: It has a standard input.
+        is_idle: It has no command of its own, and is ready when the init steps are done.
     """
 
-    def __init__(self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, stdin: bool) -> None:
+    def __init__(self, engine: Engine, info: SandboxInfo, *, user: str, tty: bool, is_idle: bool = False) -> None:
         self.info = info
         self._engine = engine
         self._user = user
         self._tty = tty
-        self._stdin = stdin
+        self._is_idle = is_idle
+        self._found: Mapping[str, Any] = {}
+        self._admitted = ""
         self._main: MainProcess | None = None
         self._waiting = anyio.Lock()
         self._end: SandboxInfo | None = None
@@ -63,11 +68,13 @@ class DockerSandbox(Sandbox):
         config = found["Config"]
         user = (config.get("Labels") or {}).get(labels.USER) or config.get("User") or "0:0"
         info = make_info(found, is_here=engine.endpoint.is_here)
-        return cls(engine, info, user=user, tty=config["Tty"], stdin=config["OpenStdin"])
+        sandbox = cls(engine, info, user=user, tty=config["Tty"])
+        sandbox._found, sandbox._admitted = found, found["State"].get("StartedAt", "")
+        return sandbox
 
     async def attach(self) -> MainProcess:
         """Attach to the main process; before the start this catches its first byte. `open_main` hands it out."""
-        stream = await attach(self._engine, self.info.id, tty=self._tty, stdin=self._stdin)
+        stream = await attach(self._engine, self.info.id, tty=self._tty)
         self._main = MainProcess(self._engine, self.info.id, stream, self.wait)
         return self._main
 
@@ -76,6 +83,33 @@ class DockerSandbox(Sandbox):
         main, self._main = self._main, None
         if main is not None:
             await main.aclose()
+
+    async def mounted(self, targets: Sequence[str]) -> Mapping[str, MountSeen]:
+        """See `Sandbox`; looks at the container as it was when it was last refreshed, which is since its start."""
+        return look_at_mounts(self._found, targets)
+
+    async def admit(self) -> None:
+        """See `Sandbox`. A container that was started anew is attached to anew: its streams are others."""
+        again, self._admitted = bool(self._admitted), self._started
+        main = self._main
+        if main is None or again:
+            stream = await attach(self._engine, self.info.id, tty=self._tty)
+            main = MainProcess(self._engine, self.info.id, stream, self.wait)
+        try:
+            with suppress(BrokenPipeError):  # it has ended already, and says why
+                await main.write(word(tty=self._tty))
+            if self._is_idle:
+                await wait_until_ready(main, self)
+        finally:
+            if main is not self._main:
+                await main.aclose()
+        if self._is_idle:
+            await self.detach()
+
+    @property
+    def _started(self) -> str:
+        """When the engine started it last; it is held again each time."""
+        return str((self._found.get("State") or {}).get("StartedAt", ""))
 
     def open_process(self, command: Command) -> AbstractAsyncContextManager[Process]:
         """See `Sandbox`."""
@@ -110,14 +144,14 @@ class DockerSandbox(Sandbox):
                 info = await self.refresh()
                 if info.state not in _ALIVE:
                     self._end = info
-                elif info.ports != before:
+                elif info.ports != before or self._started != self._admitted:
                     self._moved.set()
                     self._moved = anyio.Event()
             return self._end
 
     async def wait_moved(self, before: Mapping[int, int]) -> SandboxInfo:
         """See `Sandbox`."""
-        while self.info.ports == before:
+        while self.info.ports == before and self._started == self._admitted:
             await self._moved.wait()
         return self.info
 
@@ -125,6 +159,7 @@ class DockerSandbox(Sandbox):
         """See `Sandbox`."""
         with gone_if_missing():
             found = await self._engine.containers.inspect(self.info.id)
+        self._found = found
         self.info = make_info(found, is_here=self._engine.endpoint.is_here)
         return self.info
 

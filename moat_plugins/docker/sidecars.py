@@ -50,7 +50,7 @@ class DockerSidecars(Sidecars):
         networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
         address = str((networks.get(network.name) or {}).get("IPAddress", ""))
         info = SandboxInfo(made, run.id, spec.role, RunState.STARTING, run.plan.name, spec.oci_runtime or "")
-        sandbox = DockerSandbox(runtime.engine, info, user="0:0", tty=False, stdin=False)
+        sandbox = DockerSandbox(runtime.engine, info, user="0:0", tty=False)
         await sandbox.refresh()
         return Sidecar(sandbox, address)
 

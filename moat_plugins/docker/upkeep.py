@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from moat_core.errors import HostError, RuntimeUnavailable
 from moat_core.types import Check, StatusLine
-from moat_plugins.docker import labels
+from moat_plugins.docker import built, labels
 from moat_plugins.docker.runtime import DockerRuntime
 
 if TYPE_CHECKING:
     from moat_core.ledger import Upkeep
-    from moat_plugins.docker.client import Engine
 
 __all__ = ["add_to_status", "find_faults"]
 
@@ -77,10 +76,11 @@ async def add_to_status(upkeep: Upkeep) -> list[StatusLine]:
         f"Docker {info.get('ServerVersion')} at {runtime.address}",
         {"version": info.get("ServerVersion"), "address": runtime.address, "api": runtime.engine.version[1:]},
     )
-    return [engine, *await _images(runtime.engine), *await _networks(runtime.engine)]
+    return [engine, *await _images(runtime), *await _networks(runtime)]
 
 
-async def _images(engine: Engine) -> list[StatusLine]:
+async def _images(runtime: DockerRuntime) -> list[StatusLine]:
+    known = built.read_all(runtime.home, runtime.address)
     return [
         StatusLine(
             "images",
@@ -88,14 +88,17 @@ async def _images(engine: Engine) -> list[StatusLine]:
             f"{item.get('Size', 0) / 1_000_000:.0f} MB",
             {"id": item["Id"], "size_bytes": item.get("Size", 0), "tags": item.get("RepoTags") or []},
         )
-        for item in await engine.images.list_labelled(f"{labels.IMAGE}=true")
+        for item in (await runtime.engine.images.list_labelled() if known else ())
+        if item["Id"] in known
     ]
 
 
-async def _networks(engine: Engine) -> list[StatusLine]:
+async def _networks(runtime: DockerRuntime) -> list[StatusLine]:
     lines = []
     for label, text in ((labels.SHARED, "shared by runs"), (labels.RUN_ID, "of one run")):
-        for item in await engine.networks.list_labelled(label):
+        for item in await runtime.engine.networks.list_labelled(label):
+            if label == labels.RUN_ID and not labels.is_ours(runtime.proof, "network", item["Name"], item["Labels"]):
+                continue
             data = {"id": item["Id"], "run_id": (item.get("Labels") or {}).get(labels.RUN_ID)}
             lines.append(StatusLine("networks", item["Name"], text, data))
     return lines

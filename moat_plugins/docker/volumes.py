@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from moat_core.runtime.locks import make_cache_key
 from moat_plugins.docker import labels, objects
 from moat_plugins.docker.resources import DockerVolume
 
@@ -39,7 +41,14 @@ async def _make_own(run: Run, runtime: DockerRuntime, volume: Volume) -> str:
 
 
 async def _make_cache(run: Run, runtime: DockerRuntime, volume: Volume) -> str:
-    """Several MOAT_HOMEs may use one engine, each with agents of the same names: the owner is part of the name."""
-    owner = run.labels[labels.OWNER]
-    marks = {labels.OWNER: owner, labels.CACHE: volume.cache}
-    return await objects.create_volume(runtime.engine, f"moat-cache-{owner}-{volume.cache}-{volume.name}", marks)
+    """Several MOAT_HOMEs may use one engine, and several folders have agents of one name: the volume's tells both."""
+    owner, workspace = run.labels[labels.OWNER], run.plan.workspace
+    key = make_cache_key(volume.cache, workspace)
+    name = f"moat-cache-{owner}-{key}-{volume.name}"
+    marks = {
+        labels.OWNER: owner,
+        labels.CACHE: key,
+        labels.NAME: volume.cache,
+        labels.WORKSPACE: os.fsencode(os.path.realpath(workspace)).decode("utf-8", "replace"),
+    }
+    return await objects.create_volume(runtime.engine, name, labels.sign(runtime.proof, "volume", name, marks))

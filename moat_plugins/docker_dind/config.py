@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from moat_core.config import BadValue, duration_s, option, size_bytes
+from moat_core.config import BadValue, above, duration_s, only, option, size_bytes
 
 __all__ = ["DockerDindConfig"]
 
@@ -34,6 +34,7 @@ class DockerDindConfig:
         check=_check_ready,
         unit="s",
         help="How long the engine may take until it answers.",
+        widens=False,
     )
     size: int = option(
         8 * 1024**3,
@@ -41,12 +42,15 @@ class DockerDindConfig:
         check=_check_size,
         unit="bytes",
         help="The most that its images, containers and volumes may take. In gVisor they are in memory.",
+        widens=above("more of this machine's memory or disk"),
     )
     cache: bool = option(
         False,
         help="Keep its images between runs of one agent name; containers and volumes are never kept.",
+        widens=only("what a run leaves behind is there for the next ones", True),
     )
     storage: Literal["auto", "overlay2", "fuse-overlayfs", "vfs"] = option(
         "auto",
         help="Its storage driver; `auto` is the first that works, of overlay2, fuse-overlayfs and vfs.",
+        widens=False,
     )

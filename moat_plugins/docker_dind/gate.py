@@ -46,10 +46,10 @@ async def pass_gate(run: Run) -> AsyncIterator[None]:
         section = DockerDindConfig(ready=details["ready_s"], storage=details["storage"], cache=details["cache"])
         run.replace_plan(with_privilege(plan, section))
         await run.warn(privilege_warning())
-    with hold_cache(run.locks, "docker-dind", run.name) as is_ours:
+    with hold_cache(run.locks, "docker-dind", run.name, plan.workspace) as is_ours:
         if not is_ours and plan.details["docker_dind"]["cache"]:
             run.replace_plan(attrs.evolve(run.plan, volumes=tuple(map(_not_kept, run.plan.volumes))))
-            message = f"Another run of {run.name} uses its kept images; this one starts with none, and keeps none."
+            message = f"Another run of {run.name} here uses its kept images; this one starts with none, and keeps none."
             await run.warn(Problem(message, "Give runs at the same time different names.", "docker_dind"))
         yield
 

@@ -53,5 +53,6 @@ DEPENDENCY = DependencyInfo(
     "docker:dind",
     "an engine of the run's own, inside its container",
     implies=("docker-cli",),
+    widens="an engine of its own: in gVisor all capabilities of gVisor's kernel, without it a privileged container",
     script=_SCRIPT + "".join(_write(name, text) for name, text in sorted(_FILES.items())),
 )

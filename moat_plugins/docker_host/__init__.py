@@ -35,7 +35,9 @@ def moat_register_dependencies() -> Iterable[DependencyInfo]:
     """Offer ``docker:host``."""
     from moat_core.types import DependencyInfo
 
-    return [DependencyInfo("docker:host", "the engine that the run itself is on, guarded", implies=("docker-cli",))]
+    summary = "the engine that the run itself is on, guarded"
+    widens = "the engine that all runs are on, through a guard; what is built there is built not in gVisor"
+    return [DependencyInfo("docker:host", summary, implies=("docker-cli",), widens=widens)]
 
 
 @hookimpl

@@ -151,9 +151,14 @@ class Client:
         if scope.cancelled_caught:
             raise Gone
 
-    async def begin(self, head: Head) -> None:
-        """Begin to pass an answer of the engine on."""
-        lines = [(name, value) for name, value in head.headers if name not in _OURS]
+    async def begin(self, head: Head, *, is_whole: bool = True) -> None:
+        """Begin to pass an answer of the engine on.
+
+        Args:
+            is_whole: Its body is passed on as it is; else it may become longer or shorter.
+        """
+        ours = _OURS if is_whole else _OURS | {"content-length"}
+        lines = [(name, value) for name, value in head.headers if name not in ours]
         await self._write(self._made(h11.Response(status_code=head.status, headers=lines)))
 
     async def send(self, piece: bytes) -> None:

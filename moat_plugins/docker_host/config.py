@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from moat_core.config import BadValue, option
+from moat_core.config import BadValue, Baseline, only, option
 
 __all__ = ["ALLOWANCES", "DockerHostConfig"]
 
@@ -30,6 +30,10 @@ def _check_word(word: str) -> None:
         raise BadValue(f"{word!r} is nothing that can be allowed", f"There are {', '.join(ALLOWANCES)}.")
 
 
+def _judge_allow(value: tuple[str, ...], baseline: Baseline) -> dict[int, str]:
+    return {number: ALLOWANCES[word] for number, word in enumerate(value or ()) if word not in baseline.value}
+
+
 @attrs.frozen
 class DockerHostConfig:
     """How a run with the dependency ``docker:host`` may use the engine that it runs on."""
@@ -38,13 +42,16 @@ class DockerHostConfig:
         "guarded",
         help="guarded: a filter lets the run see and touch only what it made itself. "
         "raw: the engine's own socket, which is as good as root on its machine.",
+        widens=only("the engine's own socket, which is as good as root on its machine", "raw"),
     )
     allow: tuple[str, ...] = option(
         (),
         help=f"What the guard lets through beyond what is safe: {', '.join(ALLOWANCES)}.",
         check_item=_check_word,
+        widens=_judge_allow,
     )
     build: bool = option(
         True,
         help="Let the run build images. Steps of a build run in the engine's default OCI runtime, never in gVisor.",
+        widens=only("builds on the engine, which your own config refuses", True),
     )

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from moat_plugins.docker_host.budget import Budget, Recent
+from moat_plugins.docker_host.items import Listing, filter_items
 from moat_plugins.docker_host.policy.fields import any_name, check_reference, is_short_id
 from moat_plugins.docker_host.policy.verdict import Refused, missing
 from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from moat_core.runtime.facets import EngineApi
@@ -32,7 +33,8 @@ _SERIOUS = 500
 class Engine:
     """Short questions, each on a connection of its own, and what is known to be the run's.
 
-    Labels cannot change and ids are not given twice, so what was found to be the run's own once stays so.
+    Ids are not given twice, so what the guard saw made stays the run's own, whatever it is called. Of the rest, what is
+    proven is (`Guests`); labels alone prove nothing.
     """
 
     def __init__(self, api: EngineApi, scope: Scope, names: Names | None = None, budget: Budget | None = None) -> None:
@@ -44,6 +46,7 @@ class Engine:
         self.execs = Recent()
         self.images = Recent()
         """Ids of images that the run pulled or used: it may see them in lists."""
+        self.guests = scope.guests
         self._containers = Recent()
 
     def charged(self, account: Account) -> Engine:
@@ -58,6 +61,7 @@ class Engine:
         path: str,
         query: Iterable[tuple[str, str]] = (),
         body: Any = None,
+        headers: Iterable[tuple[str, str]] = (),
         *,
         pick: Callable[[Any], Any] | None = None,
     ) -> tuple[int, Any]:
@@ -76,7 +80,7 @@ class Engine:
         with self._charge() as account:
             before = account.size
             async with Upstream.open(self.api) as upstream:
-                await upstream.send_request(method, target, [], content)
+                await upstream.send_request(method, target, [*headers], content)
                 head = await upstream.read_head()
                 data = await upstream.read_body(account)
             try:
@@ -87,6 +91,34 @@ class Engine:
                 found = pick(found) if 200 <= head.status < 300 else None  # noqa: PLR2004 - OK
                 await account.hold(before)
             return head.status, found
+
+    async def list_items(
+        self, path: str, query: Iterable[tuple[str, str]], pick: Callable[[Any], Any], *, name: str = ""
+    ) -> list[Any]:
+        """Return what PICK wants of each item of a list, which is little; nothing where that is ``None``.
+
+        Args:
+            path: As in `ask`, which is for what has to be looked at whole.
+            query: Likewise.
+            pick: See above.
+            name: Of the list in the answer; ``""``: the answer is the list.
+        """
+        found: list[Any] = []
+
+        def keep(item: Any) -> None:
+            if (picked := pick(item)) is not None:
+                found.append(picked)
+
+        target = f"/v{self.scope.version}{path}?{urlencode(list(query))}"
+        with self._charge() as account:
+            before = account.size
+            async with Upstream.open(self.api) as upstream:
+                await upstream.send_request("GET", target, [], None)
+                if (await upstream.read_head()).status == 200:  # noqa: PLR2004 - OK
+                    async for _ in filter_items(upstream, Listing({name: keep}), account):
+                        pass
+            await account.hold(before)
+        return found
 
     def _charge(self) -> AbstractContextManager[Account]:
         return self.budget.open() if self._account is None else nullcontext(self._account)
@@ -103,11 +135,19 @@ class Engine:
         status, found = await self.ask("GET", f"/containers/{name}/json")
         if status >= _SERIOUS:
             raise Refused(_message(found), status=status)
-        if not found or status != 200 or not self.scope.is_own(found["Config"]["Labels"]):  # noqa: PLR2004 - OK
+        if not found or status != 200:  # noqa: PLR2004 - OK
+            raise missing("container", name)
+        if not self.is_own_container(found["Id"], [found.get("Name", "")], found["Config"]["Labels"]):
             raise missing("container", name)
         self._containers.add(found["Id"])
         identity: str = found["Id"]
         return identity
+
+    def is_own_container(self, identity: str, names: Iterable[str], labels: Mapping[str, str] | None) -> bool:
+        """Tell whether the run made the container that has this id, and is called NAMES now."""
+        return identity in self._containers or any(
+            self.guests.is_own("container", name.removeprefix("/"), labels) for name in names or ()
+        )
 
     def made_container(self, identity: str) -> None:
         """Remember a container that the engine just made for the run."""
@@ -128,7 +168,9 @@ class Engine:
         status, found = await self.ask("GET", f"/networks/{any_name(name, 'network')}")
         if status != 200 or not found:  # noqa: PLR2004 - OK
             raise missing("network", name)
-        if not self.scope.is_own(found.get("Labels")) and not (use and found["Name"] == self.scope.network):
+        if not self.guests.is_own("network", found["Name"], found.get("Labels")) and not (
+            use and found["Name"] == self.scope.network
+        ):
             raise missing("network", name)
         identity: str = found["Id"]
         return identity
@@ -138,19 +180,24 @@ class Engine:
         status, found = await self.ask("GET", f"/volumes/{any_name(name, 'volume')}")
         if status != 200 or not found:  # noqa: PLR2004 - OK
             return None
-        return self.scope.is_own(found.get("Labels"))
+        return self.guests.is_own("volume", found["Name"], found.get("Labels"))
 
     async def ensure_volume(self, name: str, labels: dict[str, str], options: dict[str, str] | None = None) -> None:
-        """Make the volume NAME for the run unless it has it.
+        """Make the volume NAME for the run, with LABELS beside moat's own, unless it has it.
 
         Raises:
             Refused: Somebody else has a volume of that name.
         """
-        body = {"Name": name, "Driver": "local", "Labels": labels, "DriverOpts": options or {}}
+        body = {
+            "Name": name,
+            "Driver": "local",
+            "Labels": self.guests.sign("volume", name, labels),
+            "DriverOpts": options or {},
+        }
         status, found = await self.ask("POST", "/volumes/create", body=body)
         if status >= 300:  # noqa: PLR2004 - not OK
             raise Refused(_message(found), status=status)
-        if not self.scope.is_own(found.get("Labels")):  # the engine returns one that is there already
+        if not self.guests.is_own("volume", name, found.get("Labels")):  # the engine returns one that is there already
             raise Refused(f"moat: the volume name {name} is taken by something outside this run.", status=409)
 
     async def find_image(self, name: str) -> dict[str, Any] | None:
@@ -169,8 +216,12 @@ class Engine:
         return image
 
     def is_own_image(self, image: dict[str, Any]) -> bool:
-        """Tell whether the run made it."""
-        return self.scope.is_own((image.get("Config") or {}).get("Labels"))
+        """Tell whether the run made it; IMAGE is what GET /images/{name}/json answers."""
+        return self.guests.own_names(str(image.get("Id", "")), image.get("RepoTags") or ()) is not None
+
+    def own_names(self, image: dict[str, Any]) -> list[str]:
+        """Return which of the names of an image the run gave."""
+        return self.guests.own_names(str(image.get("Id", "")), image.get("RepoTags") or ()) or []
 
 
 def _message(found: Any) -> str:

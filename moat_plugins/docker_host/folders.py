@@ -7,15 +7,20 @@ that the run may rename: nothing is shown of a mount that has such parts, or it 
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
+from moat_core.host_path import hold, open_below
 from moat_plugins.docker_host.policy.verdict import Refused, refuse
 
 if TYPE_CHECKING:
+    from moat_core.host_path import HeldPath
     from moat_core.types import Mount
     from moat_plugins.docker_host.scope import Scope
 
@@ -30,6 +35,7 @@ class Bind:
 
     Args:
         root: A folder of the host that the run was given; nobody inside can put anything else in its place.
+        pinned: How to name it so that nobody else can, either; ``""`` if no other run can write above it.
         below: The path below it, without symbolic links when it was looked at; ``""`` is all of it.
         target: Where the guest sees it.
         read_only: It may not be written to.
@@ -41,6 +47,7 @@ class Bind:
     target: str
     read_only: bool
     is_file: bool = False
+    pinned: str = ""
 
 
 def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make: bool) -> Bind:
@@ -63,16 +70,19 @@ def find_folder(source: str, target: str, scope: Scope, *, read_only: bool, make
     own, below = _find(path, mounts)
     if own is None or any(_within(path, other.target) is not None for other in plan.tmpfs):
         raise refuse(f"mounting {path}", "only the workspace and what else is mounted into this run can be", "binds")
-    root, inside = _anchor(own, mounts)
+    outer, inside = _anchor(own, mounts)
+    root = outer.source
     _check_root(root, path, scope, mounts, writes=not (read_only or own.read_only))
-    rest, is_file = _look(root, posixpath.join(inside, below).rstrip("/"), path, make=make and not own.read_only)
+    with _hold(outer, scope) as held:
+        rest, is_file = _look(held, posixpath.join(inside, below).rstrip("/"), path, make=make and not own.read_only)
+        pinned = _pin(outer, held, scope)
     inner = _within(rest, inside) if inside else rest
     if inner is None:
         raise refuse(f"mounting {path}", "a symbolic link in it leads out of the mount")
     canonical = posixpath.normpath(posixpath.join(own.target, inner))
     if _find(canonical, mounts)[0] is not own:
         raise refuse(f"mounting {path}", "a symbolic link in it leads to another mount")
-    return Bind(root, rest, target, read_only or own.read_only, is_file)
+    return Bind(root, rest, target, read_only or own.read_only, is_file, pinned)
 
 
 def _find(path: str, mounts: list[Mount]) -> tuple[Mount | None, str]:
@@ -92,16 +102,15 @@ def _within(path: str, folder: str) -> str | None:
     return path.removeprefix(prefix) if path.startswith(prefix) else None
 
 
-def _anchor(mount: Mount, mounts: list[Mount]) -> tuple[str, str]:
-    """Return the source of the outermost mount by which MOUNT's can be changed, and the path from there.
+def _anchor(mount: Mount, mounts: list[Mount]) -> tuple[Mount, str]:
+    """Return the outermost mount by which MOUNT's source can be changed, and the path from there.
 
     The source of a mount that is in another one's can be replaced by a link from inside that other one if that may be
-    written to, so it is a path below it like any other. Sources are without links since before the run began
-    (`moat_plugins.docker_host.opening`).
+    written to, so it is a path below it like any other. Sources are without links since the run opened.
     """
     holding = [each for each in mounts if _within(mount.source, each.source) is not None]
     outer = min((each for each in holding if each is mount or not each.read_only), key=lambda m: len(m.source))
-    return outer.source, _within(mount.source, outer.source) or ""
+    return outer, _within(mount.source, outer.source) or ""
 
 
 def _check_root(root: str, path: str, scope: Scope, mounts: list[Mount], *, writes: bool) -> None:
@@ -128,44 +137,90 @@ def _check_root(root: str, path: str, scope: Scope, mounts: list[Mount], *, writ
         raise refuse(f"mounting {path} to be written to", "a part of it is read-only for the run; mount it with :ro")
 
 
-def _look(base: str, below: str, shown: str, *, make: bool) -> tuple[str, bool]:
+def _hold(mount: Mount, scope: Scope) -> HeldPath:
+    """Hold the source of MOUNT once more, and see that it is what it was.
+
+    Raises:
+        Refused: Another run, perhaps, has put something else there.
+    """
+    try:
+        found = hold(mount.source, scope.given, follow=False)
+    except OSError as error:
+        raise refuse(f"mounting {mount.target}", "what the run was given there is not in its place any more") from error
+    if mount.target in scope.held and found.identity != scope.held[mount.target].identity:
+        found.close()
+        raise refuse(f"mounting {mount.target}", "something else is in the place of what the run was given there")
+    return found
+
+
+def _pin(mount: Mount, held: HeldPath, scope: Scope) -> str:
+    """Return a path to what is HELD that only this process can change: its own descriptor, open as long as the run."""
+    if not held.shared or mount.target not in scope.held:
+        return ""
+    return f"/proc/{os.getpid()}/fd/{scope.held[mount.target].fd}"
+
+
+def _look(base: HeldPath, below: str, shown: str, *, make: bool) -> tuple[str, bool]:
     """Return the path BELOW the folder BASE without links, and whether it is a file.
 
     The engine looks again, from BASE on, and lets no link lead out (`Bind.root`): what changes in between can change
     which folder of the mount it is, not that it is one.
     """
     if not below:
-        return "", os.path.isfile(base)
-    real = os.path.realpath(os.path.join(base, below))
-    rest = _within(real, base)
-    if rest is None:
-        raise refuse(f"mounting {shown}", "a symbolic link in it leads out of the mount")
-    if not os.path.exists(real):
-        if not make:
-            raise Refused(f"bind source path does not exist: {shown}", status=400)
-        _make_below(base, rest, shown)
-    if not (os.path.isdir(real) or os.path.isfile(real)):
-        raise refuse(f"mounting {shown}", "it is neither a folder nor a file")
-    return rest, not os.path.isdir(real)
-
-
-def _make_below(base: str, rest: str, shown: str) -> None:
-    """Make the folders of REST below BASE one by one, following no link, for the owner of the mount."""
-    owner = os.stat(base)
-    here = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return "", not base.is_folder
     try:
-        for name in rest.split("/"):
-            made = True
-            try:
-                os.mkdir(name, 0o755, dir_fd=here)
-            except FileExistsError:
-                made = False
-            there = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = there
-            if made and os.geteuid() == 0:
-                os.chown(f"/proc/self/fd/{here}", owner.st_uid, owner.st_gid)
+        there = open_below(base.fd, below)
+    except FileNotFoundError as error:
+        if not make:
+            raise Refused(f"bind source path does not exist: {shown}", status=400) from error
+        there = _make_below(base, below, shown)
     except OSError as error:
-        raise Refused(f"error while creating mount source path '{shown}': {error.strerror}", status=400) from error
+        raise refuse(f"mounting {shown}", _WHY.get(error.errno or 0, str(error.strerror))) from error
+    try:
+        mode = os.fstat(there).st_mode
+        rest = _within(os.readlink(f"/proc/self/fd/{there}"), os.readlink(f"/proc/self/fd/{base.fd}"))
     finally:
-        os.close(here)
+        os.close(there)
+    if rest is None:
+        raise refuse(f"mounting {shown}", "it leads out of the mount")
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise refuse(f"mounting {shown}", "it is neither a folder nor a file")
+    return rest, not stat.S_ISDIR(mode)
+
+
+_WHY = {
+    errno.EXDEV: "a symbolic link in it leads out of the mount",
+    errno.ENOSYS: "this machine's kernel is older than Linux 5.6, and links could lead out of it",
+}
+
+
+def _make_below(base: HeldPath, below: str, shown: str) -> int:
+    """Make what is missing of the folders of BELOW, following no link there, for the owner of the mount; return it."""
+    names = below.split("/")
+    here = -1
+    try:
+        for count in range(len(names) - 1, -1, -1):  # the longest part that is there; it may have links
+            with suppress(FileNotFoundError):
+                here = open_below(base.fd, "/".join(names[:count]))
+                break
+        for name in names[count:]:
+            here = _make_one(here, name, base.status)
+    except OSError as error:
+        if here >= 0:
+            os.close(here)
+        raise Refused(f"error while creating mount source path '{shown}': {error.strerror}", status=400) from error
+    return here
+
+
+def _make_one(folder: int, name: str, owner: os.stat_result) -> int:
+    """Make NAME in an open FOLDER, which is closed if that goes well, and return it."""
+    made = True
+    try:
+        os.mkdir(name, 0o755, dir_fd=folder)
+    except FileExistsError:
+        made = False
+    there = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if made and os.geteuid() == 0:
+        os.chown(f"/proc/self/fd/{there}", owner.st_uid, owner.st_gid)
+    os.close(folder)
+    return there

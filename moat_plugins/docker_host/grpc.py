@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.engine import Engine
+    from moat_plugins.docker_host.images import Making
 
 __all__ = ["filter_grpc"]
 
@@ -125,6 +126,8 @@ class _Bridge:
         self._down, self._up, self._engine, self._account = down, up, engine, account
         self._held: dict[int, bytearray] = {}
         self._methods: dict[int, tuple[str, _Headers]] = {}
+        self._makings: dict[int, list[Making]] = {}
+        """What is to be adopted when a call to BuildKit, by its number there, is answered."""
 
     async def read(self, side: _Side, first: bytes) -> None:
         """Handle what comes on SIDE until it ends."""
@@ -156,7 +159,7 @@ class _Bridge:
         elif isinstance(event, TrailersReceived):
             peer = side.peers[event.stream_id]
             side.ended.add(event.stream_id)
-            other.trailers[peer] = event.headers
+            other.trailers[peer] = await self._adopt(event.stream_id, event.headers)
             await self._charge()
             self._queue(other, peer, b"", 0, ends=True)
         elif isinstance(event, DataReceived):
@@ -195,7 +198,7 @@ class _Bridge:
                 (":status", "200"),
                 ("content-type", "application/grpc"),
                 ("grpc-status", str(status)),
-                ("grpc-message", quote(message, safe=" :,.'()[]")),
+                ("grpc-message", _quote(message)),
             ],
             end_stream=True,
         )
@@ -222,15 +225,26 @@ class _Bridge:
             method, headers = self._methods[number]
             try:
                 await self._charge(len(self._held[number]) * _FIELDS)
-                message = await check_message(method, _unframe(bytes(self._held[number])), self._engine)
+                message, makings = await check_message(method, _unframe(bytes(self._held[number])), self._engine)
             except Refused as refused:
                 await self._refuse(number, refused.message)
                 return
             del self._methods[number], self._held[number]
-            self._queue(self._up, self._open(number, headers), _frame(message), 0, ends=True)
+            peer = self._open(number, headers)
+            self._makings[peer] = makings
+            self._queue(self._up, peer, _frame(message), 0, ends=True)
             await self._charge()
         elif number in side.peers and number not in side.ended:
             self._queue(other, side.peers[number], b"", 0, ends=True)
+
+    async def _adopt(self, number: int, trailers: _Headers) -> _Headers:
+        """Give what a build made its names; return the trailers of the answer, which say it if that may not be."""
+        try:
+            for making in self._makings.pop(number, ()):
+                await making.adopt(self._engine)
+        except Refused as refused:
+            return [("grpc-status", str(_DENIED)), ("grpc-message", _quote(refused.message))]
+        return trailers
 
     async def _refuse(self, number: int, message: str) -> None:
         """Answer a call that was held with an error."""
@@ -307,6 +321,10 @@ class _Bridge:
         if ends and side is self._down:
             self._finish(number)
         return True
+
+
+def _quote(message: str) -> str:
+    return quote(message, safe=" :,.'()[]")
 
 
 def _unframe(data: bytes) -> bytes:

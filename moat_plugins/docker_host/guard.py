@@ -15,6 +15,7 @@ from moat_core.errors import MoatError
 from moat_plugins.docker_host.budget import Budget
 from moat_plugins.docker_host.client import Client, Gone, read_headers
 from moat_plugins.docker_host.engine import Engine
+from moat_plugins.docker_host.images import error_line
 from moat_plugins.docker_host.items import filter_items
 from moat_plugins.docker_host.policy.call import Call, split_target
 from moat_plugins.docker_host.policy.endpoints import decide
@@ -24,8 +25,8 @@ from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
     import h11
-    from anyio.abc import ByteStream
 
+    from moat_core.listen import Visitor
     from moat_core.runtime.facets import EngineApi
     from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.names import Names
@@ -36,8 +37,8 @@ __all__ = ["Guard"]
 
 _LOG = logging.getLogger("moat.docker_host")
 _SWITCHED = 101
-_MOST_CONNECTIONS = 256
 _BAD_GATEWAY = 502
+_LINE_BYTES = 4 * 1024 * 1024
 _KEPT_HEADERS = frozenset({"api-version", "docker-experimental", "ostype", "server"})
 """Of an answer that the guard makes anew."""
 
@@ -63,22 +64,22 @@ class Guard:
         self.engine = Engine(api, scope, names, self.budget)
         self._api = api
         self._on_refusal = on_refusal
-        self._room = anyio.CapacityLimiter(_MOST_CONNECTIONS)
 
-    async def serve(self, stream: ByteStream) -> None:
+    async def serve(self, visitor: Visitor) -> None:
         """Serve one connection to its end. Whatever goes wrong with it is its own matter."""
-        async with self._room:
-            client = Client(stream)
-            try:
-                while (request := await client.next_request()) is not None:
-                    if not await self._serve_one(client, request):
-                        break
-            except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-                pass
-            except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
-                _LOG.exception("The guard failed on a request.")
-            finally:
-                await anyio.aclose_forcefully(stream)
+        client = Client(visitor)
+        try:
+            while (request := await client.next_request()) is not None:
+                visitor.is_idle = False
+                if not await self._serve_one(client, request):
+                    break
+                visitor.is_idle = True
+        except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+            pass
+        except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
+            _LOG.exception("The guard failed on a request.")
+        finally:
+            visitor.close()
 
     async def _serve_one(self, client: Client, request: h11.Request) -> bool:
         """Return whether the connection can take another request."""
@@ -182,12 +183,13 @@ async def _pump(client: Client, upstream: Upstream) -> None:
 
 
 async def _relay(client: Client, upstream: Upstream, head: Head, verdict: Forward, account: Account) -> None:
-    is_fine = 200 <= head.status < 300  # noqa: PLR2004 - OK
     kept = {name: value for name, value in head.headers if name in _KEPT_HEADERS}
-    if verdict.transform is not None and is_fine:
+    if not 200 <= head.status < 300:  # noqa: PLR2004 - OK
+        await _relay_plain(client, upstream, head)  # the engine's refusal is passed on as it is
+    elif verdict.transform is not None:
         answer = await verdict.transform(json.loads(await upstream.read_body(account)))
         await client.answer(head.status, answer, kept)
-    elif verdict.listing is not None and is_fine:
+    elif verdict.listing is not None:
         pieces = filter_items(upstream, verdict.listing, account)
         piece = await anext(pieces)  # what is refused now is answered so
         await client.begin_list(head.status, kept)
@@ -196,17 +198,42 @@ async def _relay(client: Client, upstream: Upstream, head: Head, verdict: Forwar
             await client.send_soon(piece)
         await client.end()
     else:
-        if verdict.on_success is not None and is_fine:
+        if verdict.on_success is not None:
             await verdict.on_success()
-        await _relay_plain(client, upstream, head, verdict.on_end)
+        await client.begin(head, is_whole=verdict.line is None and verdict.on_end is None)
+        await _pass_on(client, upstream, verdict.line, account)
+        if verdict.on_end is not None and (last := await _end(verdict.on_end)):
+            await client.send(last)
+        await client.end()
 
 
-async def _relay_plain(
-    client: Client, upstream: Upstream, head: Head, on_end: Callable[[], Awaitable[None]] | None = None
-) -> None:
+async def _relay_plain(client: Client, upstream: Upstream, head: Head) -> None:
     await client.begin(head)
     while piece := await upstream.read_piece():
         await client.send(piece)
-    if on_end is not None:
-        await on_end()
     await client.end()
+
+
+async def _end(on_end: Callable[[], Awaitable[bytes]]) -> bytes:
+    try:
+        return await on_end()
+    except Refused as refused:
+        return error_line(refused)
+
+
+async def _pass_on(
+    client: Client, upstream: Upstream, change: Callable[[bytes], bytes] | None, account: Account
+) -> None:
+    """Pass a body on; if it is to be changed, line by line."""
+    held = b""
+    while piece := await upstream.read_piece():
+        if change is not None:
+            *lines, held = (held + piece).split(b"\n")
+            piece = b"".join(change(line + b"\n") for line in lines)
+            if len(held) > _LINE_BYTES:
+                raise Refused("moat: the engine's answer has a line without an end.", status=_BAD_GATEWAY)
+            await account.hold(len(held) * 2)
+        if piece:
+            await client.send(piece)
+    if change is not None and held and (last := change(held)):
+        await client.send(last)

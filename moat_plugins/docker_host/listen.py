@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import SocketListener
-from anyio.streams.tls import TLSListener
 
 from moat_core.errors import HostError
+from moat_core.listen import serve
 from moat_plugins.docker_host.contribute import HOST, PORT
 from moat_plugins.docker_host.folder import listen_in, write_private
-from moat_plugins.docker_host.local import serve_local
 
 if TYPE_CHECKING:
     import ssl
 
-    from anyio.abc import AnyByteStream, Listener, TaskStatus
+    from anyio.abc import TaskStatus
 
     from moat_plugins.docker_host.guard import Guard
 
 __all__ = ["serve_guard"]
 
-_HANDSHAKE_S = 10.0
-_BACKLOG = 128
-_LOG = logging.getLogger("moat.docker_host")
+_BACKLOG = 1024
+"""Who connects in a crowd waits in the kernel's queue, and does not have to try again a second later."""
 
 
 async def serve_guard(guard: Guard, folder: str, *, task_status: TaskStatus[None]) -> None:
@@ -39,16 +35,17 @@ async def serve_guard(guard: Guard, folder: str, *, task_status: TaskStatus[None
         task_status: Told when it listens.
     """
     plan = guard.scope.plan
+    context = None
     if plan.sandboxed:
-        async with await _listen_tls(guard, folder) as listener:
-            task_status.started()
-            await listener.serve(guard.serve)  # type: ignore[arg-type]
-    with listen_in(folder, "docker.sock", plan.user.uid, plan.user.gid) as local:
+        listener, context = await _listen_tls(guard, folder)
+    else:
+        listener = listen_in(folder, "docker.sock", plan.user.uid, plan.user.gid)
+    with listener:
         task_status.started()
-        await serve_local(local, guard.serve)
+        await serve(listener, guard.serve, tls=context)
 
 
-async def _listen_tls(guard: Guard, folder: str) -> Listener[AnyByteStream]:
+async def _listen_tls(guard: Guard, folder: str) -> tuple[socket.socket, ssl.SSLContext]:
     """Listen on the gateway; only who holds this run's certificate gets any further than the handshake.
 
     Raises:
@@ -67,7 +64,7 @@ async def _listen_tls(guard: Guard, folder: str) -> Listener[AnyByteStream]:
     except OSError as error:
         listener.close()
         raise _explain(error, address) from error
-    return _Quiet(await SocketListener.from_socket(listener), context, handshake_timeout=_HANDSHAKE_S)
+    return listener, context
 
 
 def _certify(run_id: str, address: str) -> tuple[ssl.SSLContext, dict[str, bytes]]:
@@ -94,15 +91,3 @@ def _explain(error: OSError, address: str) -> HostError:
         f"The guard cannot listen on {address}, port {PORT}: {error.strerror}.",
         hint=f"See what does: ss -ltn 'sport = :{PORT}'",
     )
-
-
-class _Quiet(TLSListener):
-    """Strangers whose handshake fails are no news: anybody who reaches the address can try."""
-
-    @staticmethod
-    async def handle_handshake_error(exc: BaseException, stream: AnyByteStream) -> None:
-        """Close the connection; nothing is logged but the kind of error, for debugging."""
-        await anyio.aclose_forcefully(stream)
-        if not isinstance(exc, Exception):
-            raise  # noqa: PLE0704 - anyio calls this from its `except`
-        _LOG.debug("A TLS handshake failed: %s", type(exc).__name__)

@@ -101,14 +101,13 @@ class Names:
         """Write the hosts files of all guests; one that has not started yet is to find the others when it does."""
         async with self._lock:
             filters = {"label": [f"{key}={value}" for key, value in engine.scope.marks.items()]}
-            status, listed = await engine.ask(
-                "GET",
-                "/containers/json",
-                (("filters", json.dumps(filters)), ("all", "1"), ("limit", str(_MOST_GUESTS))),
-                pick=lambda found: [item["Id"] for item in found],
-            )
-            if status != _OK:
-                return
+            query = (("filters", json.dumps(filters)), ("all", "1"), ("limit", str(_MOST_GUESTS)))
+
+            def own(item: Any) -> Any:
+                is_own = engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+                return item["Id"] if is_own else None
+
+            listed = await engine.list_items("/containers/json", query, own)
             guests = []
             for item in listed:
                 status, found = await engine.ask("GET", f"/containers/{item}/json", pick=_pick)

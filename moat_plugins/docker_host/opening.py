@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from moat_core.lifecycle import Run
-    from moat_core.plan import Plan
-    from moat_core.runtime.facets import EngineApi
+    from moat_core.runtime.facets import EngineApi, Guests
     from moat_plugins.docker_host.policy.verdict import Refused
 
 __all__ = ["open_guard", "prepare"]
@@ -69,8 +67,7 @@ async def open_guard(run: Run) -> AsyncIterator[None]:
         return
     if not network.gateway:
         raise HostError("The engine does not tell its own address on the run's network, which docker:host needs.")
-    marks = dict(await api.hold_guests(run))
-    scope = _make_scope(plan, network, marks, api.version)
+    scope = _make_scope(run, network, await api.hold_guests(run), api.version)
     guard = Guard(api, scope, _teller(run), await _make_names(run))
     for word in sorted(scope.allow):
         await run.emit(Widened(run.id, word))
@@ -79,13 +76,13 @@ async def open_guard(run: Run) -> AsyncIterator[None]:
     yield
 
 
-def _make_scope(plan: Plan, network: RunNetwork, marks: dict[str, str], version: str) -> Scope:
-    detail = plan.details[DETAIL]
-    # Before the run begins: afterwards it could put links where the source of one mount is in another's.
-    mounts = tuple(attrs.evolve(mount, source=os.path.realpath(mount.source)) for mount in plan.mounts)
+def _make_scope(run: Run, network: RunNetwork, guests: Guests, version: str) -> Scope:
+    detail = run.plan.details[DETAIL]
     return Scope(
-        plan=attrs.evolve(plan, mounts=mounts),
-        marks=marks,
+        plan=run.plan,
+        held=run.held_mounts,
+        given=run.given,
+        guests=guests,
         network=network.name,
         gateway=network.gateway,
         version=version,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
+from moat_core.host_path import nobody
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from moat_core.host_path import HeldPath, IsShared
     from moat_core.plan import Plan
+    from moat_core.runtime.facets import Guests
 
 __all__ = ["BIND_LABEL", "NAMES_LABEL", "RESERVED", "Scope"]
 
@@ -26,7 +31,9 @@ class Scope:
 
     Args:
         plan: Of the run.
-        marks: Labels of everything that is made through the guard; whatever carries them all is the run's own.
+        held: Target of a mount -> what of this machine is there, as it was when the run opened.
+        given: Tells which folders of this machine runs can write to.
+        guests: What tells the run's own objects.
         network: Name of the run's network on the engine.
         gateway: Address that published ports are bound to.
         version: The engine's API version that both sides speak, ``1.45``.
@@ -36,13 +43,20 @@ class Scope:
     """
 
     plan: Plan
-    marks: Mapping[str, str]
+    guests: Guests
     network: str
     gateway: str
     version: str
+    held: Mapping[str, HeldPath] = attrs.field(factory=dict)
+    given: IsShared = nobody
     allow: frozenset[str] = frozenset()
     build: bool = True
     hidden: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """Labels by which the run's own objects are found; others may have them, too."""
+        return self.guests.marks
 
     @property
     def run_id(self) -> str:
@@ -52,10 +66,6 @@ class Scope:
     def allows(self, word: str) -> bool:
         """Tell whether the run's owner widened the guard by WORD."""
         return word in self.allow
-
-    def is_own(self, labels: Mapping[str, str] | None) -> bool:
-        """Tell whether what carries LABELS was made by this run."""
-        return labels is not None and all(labels.get(key) == value for key, value in self.marks.items())
 
     def speaks(self, minor: int) -> bool:
         """Tell whether the engine has API 1.MINOR."""

@@ -25,5 +25,6 @@ class GvisorConfig:
     runtime: str = option(
         "runsc",
         check=_check_runtime,
+        widens="another OCI runtime, which may isolate less",
         help="The name that gVisor's runsc is registered with in the engine's daemon.json.",
     )

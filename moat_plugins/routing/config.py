@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from moat_core.config import BadValue, duration_s, option
+from moat_core.config import BadValue, above, duration_s, option
 
 __all__ = ["DEFAULT_PORT", "ProxyConfig"]
 
@@ -30,6 +30,7 @@ class ProxyConfig:
     port: int | None = option(
         None,
         check=_check_port,
+        widens="which port of this machine the proxy of all runs takes",
         help="Port that it listens on, on 127.0.0.1 and ::1; 0 picks a free one. Without it "
         f"{DEFAULT_PORT}, or whatever port it runs on already.",
     )
@@ -39,6 +40,7 @@ class ProxyConfig:
         check=_check_duration,
         unit="s",
         help="How long it goes on after the last run with ports has ended.",
+        widens=above("a longer life of the proxy of all runs"),
     )
     timeout: float = option(
         120.0,
@@ -46,4 +48,5 @@ class ProxyConfig:
         check=_check_duration,
         unit="s",
         help="How long a service may take until it begins to answer.",
+        widens=above("more patience of the proxy of all runs"),
     )

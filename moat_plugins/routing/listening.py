@@ -26,10 +26,10 @@ class Listening:
     """What was seen of addresses when they were last looked at."""
 
     def __init__(self) -> None:
-        self._seen: dict[Address, tuple[bool, float]] = {}
+        self._seen: dict[Address, tuple[bool | None, float]] = {}
 
     def __getitem__(self, place: Address) -> bool | None:
-        """Whether somebody listens at PLACE; ``None``: nobody has looked."""
+        """Whether somebody listens at PLACE; ``None``: nobody has seen."""
         seen = self._seen.get(place)
         return None if seen is None else seen[0]
 
@@ -50,15 +50,18 @@ class Listening:
         await asyncio.gather(*map(look_at, due))
 
 
-def _is_known(seen: tuple[bool, float] | None, now: float) -> bool:
-    return seen is not None and seen[0] and now - seen[1] < _AGAIN_S
+def _is_known(seen: tuple[bool | None, float] | None, now: float) -> bool:
+    return seen is not None and seen[0] is True and now - seen[1] < _AGAIN_S
 
 
-async def _listens(place: Address) -> bool:
+async def _listens(place: Address) -> bool | None:
+    """Return whether somebody listens; ``None`` if that was not seen in time: a busy machine is not a closed port."""
     try:
         async with asyncio.timeout(_HANGS_UP_S):
             reader, writer = await asyncio.open_connection(*place)
-    except (OSError, TimeoutError):
+    except TimeoutError:
+        return None
+    except OSError:
         return False
     try:
         async with asyncio.timeout(_HANGS_UP_S):

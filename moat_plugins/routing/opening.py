@@ -10,10 +10,10 @@ import attrs
 
 from moat_core.errors import RunError
 from moat_core.ledger import LedgerView
-from moat_core.types import EnvValue
+from moat_core.types import EnvValue, Problem
 from moat_plugins.routing.config import DEFAULT_PORT, ProxyConfig
 from moat_plugins.routing.names import make_env, make_urls
-from moat_plugins.routing.process import base_url, ensure, find_differences
+from moat_plugins.routing.process import ProxySlow, base_url, ensure, find_differences
 from moat_plugins.routing.resources import AgentName, Route
 
 if TYPE_CHECKING:
@@ -61,14 +61,21 @@ async def prepare(run: Run) -> AsyncIterator[None]:
 
     Raises:
         NameInUse: Another live run has it.
-        HostError: The proxy cannot be had where it was asked for.
+        HostError: The proxy cannot be had where it was asked for; one that is only slow is a warning.
     """
     endpoints = {port.endpoint: port.number for port in run.plan.ports}
     await run.acquire(AgentName(run.name, endpoints))
     _check_claim(run)
     detail = run.plan.details[DETAIL]
     options = {key: detail["proxy"][key] for key in ("idle", "timeout")}
-    running = await ensure(run.moat_home, detail["proxy"]["port"], options)
+    try:
+        running = await ensure(run.moat_home, detail["proxy"]["port"], options)
+    except ProxySlow as slow:
+        # It reads of this run's names when it is there; until then the ports themselves answer.
+        await run.warn(Problem(slow.message, f"The run goes on. {slow.hint}", where="routing"))
+        run.urls.update(make_urls(run.name, endpoints, detail["base"]))
+        yield
+        return
     for problem in find_differences(running, options):
         await run.warn(problem)
     if running.base != detail["base"]:

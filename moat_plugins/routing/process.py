@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "Holding", "PortMismatch", "Running", "User", "ask", "ensure", "find", "find_differences", "make_folder", "stop",
+    "Holding", "PortMismatch", "ProxySlow", "Running", "User", "ask", "ensure", "find", "find_differences",
+    "make_folder", "stop",
 ]  # fmt: skip
 
 _START_S = 20.0
@@ -41,6 +43,12 @@ _TAKEN_S = 1.0
 _STOP_S = 15.0
 _LOOK_S = 0.02
 _CLAIM_S = 0.2
+
+
+class ProxySlow(HostError):
+    """The proxy is being started, and has not said within its time that it is ready. It may be so any moment."""
+
+    code = "proxy-slow"
 
 
 class PortMismatch(HostError):
@@ -162,6 +170,8 @@ def ask(running: Running) -> dict[str, Any]:
     try:
         connection.request("GET", "/", headers={"Accept": "application/json", "Host": f"localhost:{running.port}"})
         told: dict[str, Any] = json.loads(connection.getresponse().read())
+    except TimeoutError:
+        return {"error": f"did not answer in {_ASK_S:.0f} s", "unknown": True}
     except (OSError, ValueError, http.client.HTTPException) as error:
         return {"error": f"does not answer: {error}"}
     finally:
@@ -182,16 +192,19 @@ async def ensure(home: Path, port: int | None, options: Mapping[str, Any], user:
     Raises:
         PortMismatch: It runs on another port.
         PortTaken: Another program listens there.
+        ProxySlow: It is being started, by us or another, and is not ready yet.
         HostError: It cannot be started.
     """
     running = find(home)
     if running is None:
-        async with _turn(home, user):
-            running = await _start(home, port, options, user)
+        async with _turn(home, user) as turn:
+            running = await _start(home, port, options, user, turn)
     return check_port(running, port)
 
 
-async def _start(home: Path, port: int | None, options: Mapping[str, Any], user: User | None) -> Running:
+async def _start(
+    home: Path, port: int | None, options: Mapping[str, Any], user: User | None, turn: int | None
+) -> Running:
     deadline = time.monotonic() + _TAKEN_S
     while True:
         running = find(home)
@@ -207,7 +220,7 @@ async def _start(home: Path, port: int | None, options: Mapping[str, Any], user:
             await anyio.sleep(_LOOK_S)
             continue
         try:
-            running = await _spawn(home, sockets, options, user)
+            running = await _spawn(home, sockets, options, user, turn)
         finally:
             for listener in sockets:
                 listener.close()
@@ -215,15 +228,21 @@ async def _start(home: Path, port: int | None, options: Mapping[str, Any], user:
             return running
         # Another was quicker, and may not be ready yet.
         if time.monotonic() > deadline + _START_S:
-            raise HostError("The proxy does not get ready.", hint="`moat proxy status` tells more.")
+            raise _slow()
         await anyio.sleep(_LOOK_S)
 
 
 @asynccontextmanager
-async def _turn(home: Path, user: User | None) -> AsyncIterator[None]:
-    """Wait for whoever is starting it just now. Root, for another, writes nothing there and takes its chance."""
+async def _turn(home: Path, user: User | None) -> AsyncIterator[int | None]:
+    """Wait for whoever is starting it just now; the lock, which is yielded, is the new proxy's until it is ready.
+
+    Root, for another, writes nothing there and takes its chance.
+
+    Raises:
+        ProxySlow: Somebody has been at it all the time.
+    """
     if user is not None:
-        yield
+        yield None
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -235,10 +254,13 @@ async def _turn(home: Path, user: User | None) -> AsyncIterator[None]:
             hint="Make it writable, free some space, or set MOAT_HOME to another folder.",
         ) from error
     try:
-        with anyio.move_on_after(_START_S):
-            while not _lock(descriptor):  # noqa: ASYNC110 - it is another process's
+        with anyio.move_on_after(_START_S) as waiting:
+            # Ready is enough: who has become it may still have to let go.
+            while not _lock(descriptor) and find(home) is None:  # noqa: ASYNC110 - it is another process's
                 await anyio.sleep(_LOOK_S)
-        yield
+        if waiting.cancelled_caught:
+            raise _slow()
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -283,11 +305,19 @@ def find_differences(running: Running, wanted: Mapping[str, float | None]) -> li
     ]
 
 
+def _slow() -> ProxySlow:
+    return ProxySlow(
+        f"The proxy is being started, and did not say within {_START_S:.0f} s that it is ready.",
+        hint="`moat proxy status` tells whether it is by now.",
+    )
+
+
 async def _spawn(
-    home: Path, sockets: list[socket.socket], options: Mapping[str, Any], user: User | None
+    home: Path, sockets: list[socket.socket], options: Mapping[str, Any], user: User | None, turn: int | None
 ) -> Running | None:
     """Start the process and wait until it says where it is; ``None`` if another had the lock already."""
-    task = {**options, "home": str(home), "sockets": [each.fileno() for each in sockets]}
+    task = {**options, "home": str(home), "sockets": [each.fileno() for each in sockets], "turn": turn}
+    inherited = [*task["sockets"], *([turn] if turn is not None else [])]
     environ = {**(user.environ if user else os.environ), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Nothing is written under HOME here: it may be another user's than root, who calls.
     who: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": user.groups} if user else {}
@@ -296,7 +326,7 @@ async def _spawn(
             process = subprocess.Popen(  # noqa: ASYNC220 - not the loop's: it outlives it
                 [sys.executable, "-P", "-m", "moat_plugins.routing.serve"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd="/",
-                pass_fds=task["sockets"], env=environ, **who,
+                pass_fds=inherited, env=environ, **who,
             )  # fmt: skip
         except OSError as error:
             raise HostError(f"The proxy cannot be started: {error.strerror or error}.") from error
@@ -315,28 +345,47 @@ async def _spawn(
 
 
 async def _converse(process: subprocess.Popen[bytes], task: bytes) -> bytes:
-    """Give the process its task and return its first line."""
+    """Give the process its task and return its first line; ``b""`` if it ends without one.
+
+    Raises:
+        ProxySlow: It has said nothing yet. It goes on, and is heard out for as long as we live.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     said = b""
-    with process.stdout:
+    is_slow = False
+    try:
         try:
             with process.stdin:
                 process.stdin.write(task)
         except OSError:
             pass  # it has died; that it says nothing tells
-        try:
-            with anyio.move_on_after(_START_S):
-                while not said.endswith(b"\n"):
-                    await anyio.wait_readable(process.stdout)
-                    data = os.read(process.stdout.fileno(), 4096)
-                    if not data:
-                        break
-                    said += data
-        finally:
+        with anyio.move_on_after(_START_S) as waiting:
+            while not said.endswith(b"\n"):
+                await anyio.wait_readable(process.stdout)
+                data = os.read(process.stdout.fileno(), 4096)
+                if not data:
+                    break
+                said += data
+        is_slow = waiting.cancelled_caught
+    finally:
+        if is_slow:
+            threading.Thread(target=_hear_out, args=(process,), daemon=True).start()
+        else:
             process.kill()  # it has left a child to do the work, which ends itself when nobody hears it
             process.wait()
+            process.stdout.close()
+    if is_slow:
+        raise _slow()
     return said if said.endswith(b"\n") else b""
+
+
+def _hear_out(process: subprocess.Popen[bytes]) -> None:
+    """Be there when it says that it is ready: it ends itself when nobody hears it."""
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.read()
+    process.wait()
 
 
 async def stop(home: Path) -> Running | None:

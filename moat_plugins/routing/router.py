@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from moat_core.http.proxy import Proxy
+from moat_core.listen.peers import is_ours
 from moat_plugins.routing.index import Index
 from moat_plugins.routing.names import INDEX_HOSTS, bare, parse_host
 from moat_plugins.routing.pages import errors
 from moat_plugins.routing.pages.accept import Asker, is_navigation, read_fields, wants_html
 from moat_plugins.routing.pages.agent import agent_page
 from moat_plugins.routing.pages.state import EndpointView, RunView, Site
-from moat_plugins.routing.peer import is_ours
 
 if TYPE_CHECKING:
     from moat_core.http.answer import Answer, Deferred, Said

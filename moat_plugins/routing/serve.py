@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from moat_core import __version__
 from moat_core.errors import MoatError
 from moat_core.http.serve import serve
+from moat_core.signals import heeded
 from moat_plugins.routing.certificates import open_ca
 from moat_plugins.routing.process import Holding, Running
 from moat_plugins.routing.router import Router
@@ -102,7 +103,7 @@ async def _until_unneeded(
 def _catch_signals() -> asyncio.Event:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in heeded(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     return stopping
 
@@ -127,6 +128,8 @@ def main() -> int:
         sys.stdout.close()  # if nobody hears it, this ends us: nobody knows that we are here
 
     def ready(running: Running) -> None:
+        if task.get("turn") is not None:
+            os.close(task["turn"])  # whoever wanted to start one, too, finds us
         _write_log(home)
         tell({"ready": running.to_json()})
 

@@ -24,7 +24,12 @@ async def check_proxy(home: Path) -> list[Check]:
     told = await anyio.to_thread.run_sync(ask, running)
     if "error" in told:
         return [
-            Check("proxy", "error", f"The proxy (pid {running.pid}) {told['error']}.", "moat proxy restart"),
+            Check(
+                "proxy",
+                "warning" if told.get("unknown") else "error",
+                f"The proxy (pid {running.pid}) {told['error']}.",
+                "moat proxy restart",
+            ),
         ]
     return [Check("proxy", "ok", f"The proxy answers at {running.base}.")]
 

@@ -93,7 +93,7 @@ def test_the_table_of_contents_names_every_hook():
 class HelloConfig:
     """A section."""
 
-    word: str = option("hi", help="What is said.")
+    word: str = option("hi", help="What is said.", widens=False)
 
 
 def test_hook_add_config(moat):

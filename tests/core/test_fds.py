@@ -52,3 +52,21 @@ def test_every_program_of_ours_fills_them_first(tmp_path, closed, argv):
     environ = os.environ | {"MOAT_HOME": str(tmp_path / "home")}
     done = run_closed(closed, sys.executable, "-m", *argv, env=environ)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+
+
+LIMITS = """
+import resource, subprocess, sys
+from moat_core.fds import raise_file_limit, with_old_limit
+assert with_old_limit(["true"]) == ["true"]
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
+print(raise_file_limit(), raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+argv = ["sh", "-c", 'ulimit -Sn; ulimit -Hn; printf "%s." "$@"', "0", "a b", "$c"]
+subprocess.run(with_old_limit(argv), check=True)
+"""
+
+
+def test_the_limit_of_files_is_raised_for_us_and_not_for_others():
+    """Children get back what we were started with, and their words as they are."""
+    done = subprocess.run([sys.executable, "-c", LIMITS], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["300 300 (300, 300)", "200", "300", "a b.$c."]

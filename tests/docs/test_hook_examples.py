@@ -63,7 +63,7 @@ def test_a_section_tells_kind_and_implementers(builtins, phase, hook):
     names = [
         impl.plugin_name
         for impl in builtins.implementations(hook)
-        if builtins.plugins[impl.plugin_name].origin == "moat"
+        if builtins.plugins[impl.plugin_name].origin == "moat-core"
     ]
     who = ", ".join(f"`{name}`" for name in names) or "nobody built in"
 

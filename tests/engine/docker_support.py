@@ -112,7 +112,7 @@ class FakeUpkeep:
 async def open_run(address, folder, **fields):
     """A FakeRun with an open connection; what it acquired is released at the end."""
     with anyio.fail_after(60):  # a test that hangs fails
-        async with Connections() as connections:
+        async with Connections(folder) as connections:
             run = FakeRun(make_plan(**fields), address, folder, connections)
             try:
                 yield run
@@ -126,7 +126,9 @@ async def open_live(address, folder, **fields):
     """A run with its network and container: ``(run, sandbox)``."""
     async with open_run(address, folder, **fields) as run, AsyncExitStack() as stack:
         await stack.enter_async_context(open_network(run))
-        yield run, await stack.enter_async_context(open_sandbox(run))
+        sandbox = await stack.enter_async_context(open_sandbox(run))
+        await sandbox.admit()
+        yield run, sandbox
 
 
 async def get_engine(run):

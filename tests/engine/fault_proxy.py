@@ -13,6 +13,9 @@ _REFUSAL = (
 )
 
 
+_LINGER_S = 5.0
+
+
 class FaultProxy:
     """Serves a Unix socket in a thread of its own.
 
@@ -30,6 +33,14 @@ class FaultProxy:
         self._writers = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def freeze(self):
+        """Let nothing through, either way; what is sent meanwhile is heard later, also of who has died since."""
+        self._loop.call_soon_threadsafe(self._thawed.clear)
+
+    def thaw(self):
+        """Go on."""
+        self._loop.call_soon_threadsafe(self._thawed.set)
 
     @property
     def has_struck(self):
@@ -59,7 +70,8 @@ class FaultProxy:
         self._loop.run_until_complete(self._main())
 
     async def _main(self):
-        self._stop = asyncio.Event()
+        self._stop, self._thawed = asyncio.Event(), asyncio.Event()
+        self._thawed.set()
         server = await asyncio.start_unix_server(self._client, self._path)
         self._ready.set()
         await self._stop.wait()
@@ -70,12 +82,14 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _client(self, reader, writer):
+        await self._thawed.wait()
         engine_reader, engine_writer = await asyncio.open_unix_connection(self._engine)
         mute = asyncio.Event()
         self._writers |= {writer, engine_writer}
 
         async def back():
             while data := await engine_reader.read(65536):
+                await self._thawed.wait()
                 if not mute.is_set():
                     writer.write(data)
                     await writer.drain()
@@ -98,8 +112,12 @@ class FaultProxy:
                             mute.set()
                         if self._fault == "hang":
                             await self._stop.wait()
+                is_frozen = not self._thawed.is_set()
+                await self._thawed.wait()
                 engine_writer.write(data)
                 await engine_writer.drain()
+                if is_frozen and reader.at_eof():  # its asker has died: a busy engine notices that when it has answered
+                    await asyncio.wait({answers}, timeout=_LINGER_S)
             else:
                 # A half-close of the client's is one towards the engine, too.
                 if engine_writer.can_write_eof():

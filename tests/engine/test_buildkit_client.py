@@ -207,7 +207,7 @@ def test_a_runs_image_is_built_with_it(moat, workspace, monkeypatch, disabled):
     name = next(
         line
         for line in docker(
-            "image", "ls", "--filter", "label=moat.image=true", "--format", "{{.Repository}}:{{.Tag}}"
+            "image", "ls", "--filter", "reference=moat/run", "--format", "{{.Repository}}:{{.Tag}}"
         ).split()
     )
     history = docker("image", "history", "--no-trunc", "--format", "{{.Comment}}", name)

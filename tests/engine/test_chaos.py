@@ -12,9 +12,9 @@ import pytest
 from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Owner, Place
 from world import World, remove_volumes
 
-WITHIN_S = 5.0
+WITHIN_S = 10.0
 AT_ONCE = 2
-"""Owners that die at a time: the machine has two cores, and a reaper its five seconds."""
+"""Owners that die at a time: the machine has two cores, and a reaper its ten seconds."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ IDS = [f"{owner}-{'gVisor' if sandbox else 'runc'}" for owner, sandbox in OWNERS
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("owner", "sandbox"), OWNERS, ids=IDS)
-def test_killed_at_any_step_nothing_is_left_within_five_seconds(place, owner, sandbox):
+def test_killed_at_any_step_nothing_is_left_within_ten_seconds(place, owner, sandbox):
     """No container, network, volume, process or row, with no later command."""
     steps = place("alive", sandbox=sandbox).live(owner)
     assert steps[0] == "opened run"
@@ -117,7 +117,7 @@ def test_killed_with_a_sidecar_nothing_is_left(place, stand_in):
             left = [result for result in pool.map(dies, range(containers[0], len(steps) + 1)) if result[2]]
         assert not left
     finally:
-        remove_volumes("chaos-sidecar-buildkit")
+        remove_volumes("chaos-sidecar-[0-9a-f]*-buildkit")
 
 
 @pytest.mark.slow

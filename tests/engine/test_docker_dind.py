@@ -258,5 +258,5 @@ def test_images_are_kept_if_asked_for(tmp_path, engine, base_tar, sandbox):
         assert second.stdout == f"{IMAGE}\nit runs\n", second.stderr
         assert not World(tmp_path / "home", engine).wait_until_empty(10)
     finally:
-        for volume in docker("volume", "ls", "-q", "--filter", f"name={name}-docker").split():
+        for volume in docker("volume", "ls", "-q", "--filter", f"name={name}-[0-9a-f]*-docker").split():
             docker("volume", "rm", volume)

@@ -10,6 +10,7 @@ from docker_support import OWNER, FakeUpkeep, get_engine, open_live, open_run, r
 from moat_core.errors import EngineError, ImageError
 from moat_core.ledger import Connections
 from moat_core.runtime.facets import SidecarSpec
+from moat_core.runtime.locks import make_cache_key
 from moat_core.types import Command, Limits, Tmpfs, Volume
 from moat_plugins.docker.leftovers import find_leftovers
 from moat_plugins.docker.network import open_network
@@ -98,8 +99,8 @@ async def test_a_sidecars_image_that_cannot_be_had_is_told(engine, tmp_path):
 async def test_a_cache_outlives_its_run_until_it_is_cleaned(engine, tmp_path):
     """The next run of that agent finds what was in it, `moat clean` finds it when no container has it mounted."""
     volumes = (Volume("images", "/cache", cache="fox"), Volume("own", "/own"))
-    name = f"moat-cache-{OWNER}-fox-images"
-    async with Connections() as connections:
+    name = f"moat-cache-{OWNER}-{make_cache_key('fox', '/')}-images"
+    async with Connections(tmp_path) as connections:
         upkeep = FakeUpkeep(connections, automatic=False, address=engine)
 
         async def caches():
@@ -134,24 +135,33 @@ async def test_a_raw_connection_speaks_the_engines_api(engine, tmp_path):
 
 
 async def test_guests_are_released_with_the_run(engine, tmp_path):
-    """Containers in any state, networks, volumes and images that carry the labels; nothing else."""
+    """Containers in any state, networks, volumes and images that are signed or named; not what has their labels only."""
     async with open_run(engine, tmp_path) as run:
         runtime = await facets(run)
-        marks = dict(await runtime.api.hold_guests(run))
-        assert marks.items() >= {**run.labels, "moat.role": "guest"}.items()
-        calls, stranger = runtime.engine, {"moat.test": "true"}
-        network = await calls.networks.create(f"guests-{run.id}", {"Labels": marks})
-        for name, labels in [("mine", marks), ("other", stranger)]:
-            config = {"Image": IMAGE, "Cmd": list(SLEEP), "Labels": labels}
-            config["HostConfig"] = {"NetworkMode": f"guests-{run.id}" if labels is marks else "none"}
-            container = await calls.containers.create(f"{name}-{run.id}", config)
+        guests = await runtime.api.hold_guests(run)
+        assert guests.marks.items() >= {**run.labels, "moat.role": "guest"}.items()
+        calls, copied = runtime.engine, guests.sign("container", f"mine-{run.id}", {})
+        network = f"guests-{run.id}"
+        await calls.networks.create(network, {"Labels": guests.sign("network", network, {})})
+        for word in ("mine", "other"):
+            name = f"{word}-{run.id}"
+
+            def mark(kind, name=name, word=word):
+                return guests.sign(kind, name, {}) if word == "mine" else copied
+
+            config = {"Image": IMAGE, "Cmd": list(SLEEP), "Labels": mark("container")}
+            config["HostConfig"] = {"NetworkMode": network if word == "mine" else "none"}
+            container = await calls.containers.create(name, config)
             await calls.containers.start(container)
-            await calls.volumes.create(f"{name}-{run.id}", labels)
-            await calls.call(
-                "commit", "POST", "/commit", params={"container": container, "repo": f"{name}-{run.id}"},
-                body={"Labels": labels},
-            )  # fmt: skip
-        assert network
+            await calls.volumes.create(name, mark("volume"))
+            made = await calls.call(
+                "commit", "POST", "/commit", params={"container": container, "repo": name}, body={"Labels": {}}
+            )
+            for also in [guests.name_image(made["Id"]), guests.name_image(made["Id"], f"{name}:latest")][
+                : 2 * (word == "mine")
+            ]:
+                repo, _, tag = also.rpartition(":")
+                await calls.call("tag", "POST", f"/images/{made['Id']}/tag", params={"repo": repo, "tag": tag})
         try:
             assert all(await run.release_all())
             left = {

@@ -158,10 +158,9 @@ def foreign():
 
 
 def images_of(world):
-    """Images that carry a label of a run of this home."""
-    listed = docker("images", "-q", "--filter", "label=moat.role=guest", "--format", "{{.ID}}").stdout.split()
-    label = '{{index .Config.Labels "moat.run-id"}}'
-    return [each for each in listed if docker("inspect", "-f", label, each).stdout.strip() in world.run_ids()]
+    """Images that a run of this home has made: by the repository that tells whose they are."""
+    listed = docker("images", "--format", "{{.Repository}}", "--filter", "reference=moat/guest-*").stdout.split()
+    return [each for each in listed if each[-len("run-12345678") :] in world.run_ids()]
 
 
 @SANDBOX

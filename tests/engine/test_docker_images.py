@@ -11,17 +11,18 @@ from docker_support import FakeRun, get_engine, make_plan, open_run
 from moat_core.errors import ImageError
 from moat_core.ledger import Connections
 from moat_core.types import ImageSpec
+from moat_plugins.docker.built import read_all
 from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.resources import DockerImage
 from moat_plugins.docker.runtime import DockerRuntime
 
 
 @pytest.fixture
-async def tag(engine):
+async def tag(engine, tmp_path):
     """A tag that nobody has; its image is removed at the end."""
     name = f"moat/test:{os.urandom(8).hex()}"
     yield name
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
         run = FakeRun(make_plan(), engine, "/nowhere", connections)
         await DockerImage(engine, name).release(run)
 
@@ -38,8 +39,8 @@ async def test_present_image_is_taken_as_it_is(engine, tmp_path):
 
 
 async def test_absent_image_is_built_once_by_several(engine, tmp_path, tag):
-    """Two who need an image at the same time build it once; progress is told, and it carries our label."""
-    async with Connections() as ours, Connections() as others:
+    """Two who need an image at the same time build it once; progress is told, and it carries no label."""
+    async with Connections(tmp_path) as ours, Connections(tmp_path) as others:
         runs = [
             FakeRun(make_plan(image=spec(tag)), engine, tmp_path, connections) for connections in (ours, others, ours)
         ]
@@ -49,15 +50,27 @@ async def test_absent_image_is_built_once_by_several(engine, tmp_path, tag):
         told = [run.told for run in runs if run.told]
         assert len(told) == 1
         steps = [(text, numbers["done"], numbers["total"]) for _, text, numbers in told[0] if numbers.get("done")]
-        assert steps[:2] == [("FROM debian:bookworm-slim", 1, 4), ("COPY file /file", 2, 4)]
-        assert steps[2] == ("RUN cat /file && id -u", 3, 4)
+        assert steps[:2] == [("FROM debian:bookworm-slim", 1, 3), ("COPY file /file", 2, 3)]
+        assert steps[2] == ("RUN cat /file && id -u", 3, 3)
         assert told[0][-1] == (f"build {tag}", "done", {"finished": True})
         engine_ = await get_engine(runs[0])
         found = await engine_.images.find(tag)
-        assert found["Config"]["Labels"]["moat.image"] == "true"
-        assert tag in [
-            name for item in await engine_.images.list_labelled("moat.image=true") for name in item["RepoTags"]
-        ]
+        assert "moat.image" not in (found["Config"]["Labels"] or {})
+        assert read_all(str(tmp_path), engine)[found["Id"]] == tag
+
+
+async def test_name_that_became_another_images_is_built_anew(engine, tmp_path, tag):
+    """What answers to the name today is not what was built: the run has an image of its own making, by its id."""
+    async with open_run(engine, tmp_path, image=spec(tag)) as run:
+        first = await resolve_image(run)
+        api = await get_engine(run)
+        repo, _, word = tag.partition(":")
+        params = {"repo": repo, "tag": word}
+        await api.call("tag", "POST", "/images/debian:bookworm-slim/tag", params=params)
+        assert (await api.images.inspect(tag))["Id"] != first
+        again = await resolve_image(run)
+        assert again == first  # from the cache
+        assert (await api.images.inspect(tag))["Id"] == first
 
 
 async def test_rebuild_builds_anew(engine, tmp_path, tag):
@@ -100,7 +113,7 @@ async def test_build_arguments_reach_the_build(engine, tmp_path, tag):
     """``build_args`` are there for RUN."""
     text = 'FROM debian:bookworm-slim\nARG WORD\nRUN test "$WORD" = "a b"\n'
     async with open_run(engine, tmp_path, image=spec(tag, text, build_args={"WORD": "a b"})) as run:
-        assert await resolve_image(run) == tag
+        assert await resolve_image(run) == (await (await get_engine(run)).images.find(tag))["Id"]
 
 
 @pytest.mark.parametrize(

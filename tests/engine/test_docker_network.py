@@ -17,6 +17,8 @@ from moat_plugins.docker.network import ensure_shared, open_network
 from moat_plugins.docker.resources import DockerSharedNetwork
 from moat_plugins.docker.runtime import DockerRuntime
 
+pytestmark = pytest.mark.alone  # it looks at all that there is
+
 SERVER = "use IO::Socket::INET; $|=1; $s=IO::Socket::INET->new(LocalPort=>8000,Listen=>9); print qq(up\\n); while($c=$s->accept){print $c q(hello); close $c}"
 
 
@@ -105,7 +107,7 @@ async def test_own_network_lets_the_runs_containers_meet(engine, tmp_path, oci):
             sidecar = await run.acquire(DockerContainer(engine, f"moat-{run.id}-sidecar", config))
             await engine_.containers.start(sidecar)
             assert await engine_.containers.wait(sidecar) == 0
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
         engine_ = (await connections.get(DockerRuntime, engine)).engine
         assert await engine_.networks.list_labelled(f"moat.run-id={run.id}") == []
 
@@ -119,7 +121,7 @@ def test_packet_forgers_do_not_share(capability):
 
 async def test_shared_network_is_made_once_and_again_when_it_has_gone(engine, tmp_path, own_shared):
     """Many who need it at once make one; removed under a run that is about to start, it is made again."""
-    async with open_run(engine, tmp_path) as run, Connections() as others:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as others:
         first = await get_engine(run)
         second = (await others.get(DockerRuntime, engine)).engine
         try:
@@ -134,6 +136,7 @@ async def test_shared_network_is_made_once_and_again_when_it_has_gone(engine, tm
             from moat_plugins.docker.open_sandbox import open_sandbox
 
             async with open_network(run), open_sandbox(run) as sandbox:
+                await sandbox.admit()
                 assert (await sandbox.wait()).exit_code == 0
         finally:
             await run.release_all()
@@ -142,7 +145,7 @@ async def test_shared_network_is_made_once_and_again_when_it_has_gone(engine, tm
 
 async def test_shared_network_is_never_taken_from_a_live_run(engine, tmp_path, own_shared):
     """Offered as unused, then used after all: its removal leaves it, and the run on it, alone."""
-    async with open_run(engine, tmp_path) as run, Connections() as connections:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as connections:
         await ensure_shared(await get_engine(run), run.locks)
         upkeep = FakeUpkeep(connections, automatic=False, address=engine)
         (left,) = [left for left in await find_leftovers(upkeep) if left.name == own_shared]
@@ -171,7 +174,7 @@ async def test_network_that_does_not_isolate_is_refused(engine, tmp_path, own_sh
 
 async def test_connections_of_one_process_are_shared(engine, tmp_path):
     """A run and its resources use one connection, and closing it twice is fine."""
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
         run = FakeRun(make_plan(), engine, tmp_path, connections)
         assert await get_engine(run) is await get_engine(run)
     runtime = await DockerRuntime.connect(engine)

@@ -95,7 +95,7 @@ async def test_what_is_somebody_elses_stays(engine, tmp_path, kind, change):
 @pytest.mark.parametrize("kind", [Containers, Networks, Volumes])
 async def test_what_a_dead_owner_made_goes(engine, tmp_path, kind):
     """Another process that has only the row removes what this one made."""
-    async with open_run(engine, tmp_path) as run, Connections() as connections:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as connections:
         resource = kind.ours(run)
         await resource.create(run)
         reaper = FakeRun(run.plan, engine, tmp_path, connections)
@@ -120,7 +120,7 @@ async def test_container_is_kept_stopped(engine, tmp_path):
 
 async def test_deadline_of_one_run_is_its_own(engine, tmp_path):
     """`docker.timeout` holds for the run that has it, not for others on the same connection."""
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
 
         def make_run(timeout_s):
             plan = make_plan(details={"docker": {"timeout_s": timeout_s}})

@@ -99,20 +99,20 @@ async def test_failing_init_step_is_told(engine, tmp_path, oci):
     steps = (InitStep("good", "echo fine"), InitStep("bad", "echo the reason >&2; exit 3"))
     async with open_run(engine, tmp_path, oci_runtime=oci, init_steps=steps) as run, open_network(run):
         with pytest.raises(SandboxNotReady, match="exit code 125") as caught:
-            async with open_sandbox(run):
-                pytest.fail("it is not ready")
+            async with open_sandbox(run) as sandbox:
+                await sandbox.admit()
         assert "the reason" in caught.value.hint
         assert "'bad' failed" in caught.value.hint
 
 
 async def test_hanging_init_is_given_up(engine, tmp_path, monkeypatch):
     """An init step that does not end is not waited for longer than the deadline."""
-    monkeypatch.setattr("moat_plugins.docker.open_sandbox.READY_S", 0.5)
+    monkeypatch.setattr("moat_plugins.docker.ready.READY_S", 0.5)
     steps = (InitStep("slow", "echo working; sleep 1000"),)
     async with open_run(engine, tmp_path, init_steps=steps) as run, open_network(run):
         with pytest.raises(SandboxNotReady, match="did not finish") as caught:
-            async with open_sandbox(run):
-                pytest.fail("it is not ready")
+            async with open_sandbox(run) as sandbox:
+                await sandbox.admit()
         assert caught.value.hint == "working"
 
 

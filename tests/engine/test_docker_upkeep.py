@@ -15,6 +15,8 @@ from moat_plugins.docker.resources import DockerContainer, DockerNetwork, Docker
 from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker.upkeep import add_to_status, find_faults
 
+pytestmark = pytest.mark.alone  # it looks at all that there is
+
 
 async def make_things(run, *, state="created", **more):
     marks = {**run.labels, **more}
@@ -29,7 +31,7 @@ async def make_things(run, *, state="created", **more):
 @pytest.mark.parametrize("state", ["created", "running"])
 async def test_sweep_finds_and_removes_what_nobody_remembers(engine, tmp_path, state):
     """A dead run's container, network and volume are found by label in every state, in an order that can be undone."""
-    async with open_run(engine, tmp_path) as run, Connections() as connections:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as connections:
         await make_things(run, state=state)
         upkeep = FakeUpkeep(connections, address=engine)
         found = await find_leftovers(upkeep)
@@ -44,12 +46,12 @@ async def test_sweep_finds_and_removes_what_nobody_remembers(engine, tmp_path, s
 
 async def test_sweep_leaves_what_is_somebodys(engine, tmp_path):
     """Live runs, runs with rows, and those of another MOAT_HOME are not the sweep's; a kept one goes only when asked."""
-    async with open_run(engine, tmp_path) as run, Connections() as connections:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as connections:
         await make_things(run)
         assert await find_leftovers(FakeUpkeep(connections, live=[run.id], address=engine)) == []
         assert await find_leftovers(FakeUpkeep(connections, known=[run.id], address=engine)) == []
         assert await find_leftovers(FakeUpkeep(connections, owner="f" * 16, address=engine)) == []
-    async with open_run(engine, tmp_path) as run, Connections() as connections:
+    async with open_run(engine, tmp_path) as run, Connections(tmp_path) as connections:
         await make_things(run, **{labels.KEEP: "true"})
         found = await find_leftovers(FakeUpkeep(connections, address=engine))
         assert {left.automatic for left in found} == {False}
@@ -62,7 +64,7 @@ async def test_shared_things_are_offered_when_asked_only(engine, tmp_path):
 
     tag = f"moat/test:{os.urandom(8).hex()}"
     image = ImageSpec("x", f"FROM debian:bookworm-slim\nENV A={tag}\n", tag)
-    async with open_run(engine, tmp_path, image=image) as run, Connections() as connections:
+    async with open_run(engine, tmp_path, image=image) as run, Connections(tmp_path) as connections:
         await resolve_image(run)
 
         async def names(*, automatic):
@@ -85,7 +87,7 @@ async def test_dead_engine_hides_nothing_of_a_living_one(engine, tmp_path):
     hanging, gone = f"{tmp_path}/hang.sock", f"unix://{tmp_path}/gone.sock"
     async with (
         open_run(engine, tmp_path) as run,
-        Connections() as connections,
+        Connections(tmp_path) as connections,
         await anyio.create_unix_listener(hanging) as _,  # nobody accepts: connections wait for ever
     ):
         await make_things(run)
@@ -103,7 +105,7 @@ async def test_dead_engine_hides_nothing_of_a_living_one(engine, tmp_path):
 async def test_doctor_and_status_tell_of_the_engine(engine, tmp_path, monkeypatch):
     """The doctor names version, storage and disk; the status the engine and the shared network."""
     monkeypatch.setenv("DOCKER_HOST", engine)
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
         upkeep = FakeUpkeep(connections)
         checks = {check.name: check for check in await find_faults(upkeep)}
         assert checks["docker engine"].status in {"ok", "warning"}
@@ -121,7 +123,7 @@ async def test_doctor_and_status_tell_of_the_engine(engine, tmp_path, monkeypatc
 async def test_doctor_without_an_engine_says_what_to_do(tmp_path, monkeypatch):
     """No engine is an error of the doctor with a fix, and a line of the status."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    async with Connections() as connections:
+    async with Connections(tmp_path) as connections:
         upkeep = FakeUpkeep(connections)
         (check,) = await find_faults(upkeep)
         assert check.status == "error"

@@ -41,8 +41,8 @@ class TestDockerRuntime(RuntimeConformance):
 
 
 @pytest_asyncio.fixture
-async def context(engine):
-    async with Connections() as connections:
+async def context(engine, tmp_path):
+    async with Connections(tmp_path) as connections:
         yield SimpleNamespace(run_id=RUN_ID, connection=connections.get)
 
 

@@ -18,7 +18,7 @@ import attrs
 from moat_core.store import Home, Store
 from moat_core.store.paths import is_locked
 
-__all__ = ["DETACHED", "FOREGROUND", "LIBRARY", "Owner", "Place", "processes_of"]
+__all__ = ["DETACHED", "FOREGROUND", "LIBRARY", "Owner", "Place", "processes_of", "wait_until_still"]
 
 MOAT = (sys.executable, "-c", "import sys; from moat_core.cli.main import main; sys.exit(main())")
 _PROGRAM = """
@@ -99,6 +99,24 @@ class Place:
             self.command(argv, check=True)
         return self.steps()
 
+    def start(self, owner: Owner, name: str, stop_at: int | str) -> subprocess.Popen[bytes]:
+        """Start one of several owners, which stands still at its step STOP_AT; see `wait_until_still`."""
+        environ = {"CHAOS_LOG": str(self.folder / f"steps-{name}"), "CHAOS_STOP_AT": str(stop_at)}
+        with (self.folder / f"errors-{name}").open("wb") as errors:
+            return subprocess.Popen(
+                owner.argv,
+                cwd=self.folder / "workspace",
+                env=self.full_environ | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+
+    def errors(self) -> str:
+        """Return what owners and reapers have said."""
+        files = [*self.folder.glob("errors-*"), *Path(self.home.path).glob("*.log")]
+        return "".join(path.read_text(errors="replace") for path in files)
+
     def die(self, owner: Owner, at: int, *, watchdog_too: bool = False) -> None:
         """Kill OWNER after its step AT; return when it is dead."""
         environ = {"CHAOS_KILL_AT": str(at)} | ({"CHAOS_KILL_WATCHDOG": "1"} if watchdog_too else {})
@@ -140,6 +158,18 @@ class Place:
         while (left := self.left()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left
+
+
+def wait_until_still(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Wait until each stands still, or is over."""
+    deadline = time.monotonic() + seconds
+    while not all(each.poll() is not None or _state(each.pid) == "T" for each in processes):
+        assert time.monotonic() < deadline, [(each.pid, _state(each.pid)) for each in processes]
+        time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def processes_of(home: Home) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,16 +12,34 @@ import anyio
 import attrs
 import h11
 
+from moat_core.listen import Visitor
 from moat_core.plan import PlanBuilder
 from moat_core.runtime.facets import EngineApi
+from moat_core.runtime.proof import Proof
 from moat_core.types import Limits
+from moat_plugins.docker.guests import DockerGuestBook
 from moat_plugins.docker_host.guard import Guard
-from moat_plugins.docker_host.local import LocalStream
 from moat_plugins.docker_host.scope import Scope
 
-MARKS = {"moat.run-id": "run-0000abcd", "moat.role": "guest"}
+MARKS = {"moat.run-id": "run-0000abcd", "moat.role": "guest", "moat.owner": "0123456789abcdef"}
+GUESTS = DockerGuestBook(Proof(tempfile.mkdtemp(prefix="moat-test-")), MARKS)
 OWN = "a" * 64
 FOREIGN = "b" * 64
+
+
+OWN_IMAGE = {
+    "Id": "sha256:2",
+    "RepoTags": ["own:1", GUESTS.name_image("sha256:2"), GUESTS.name_image("sha256:2", "own:1")],
+}
+
+
+def container(identity, name, labels=None):
+    """What the engine says of a container; without LABELS it is the run's own."""
+    return {
+        "Id": identity,
+        "Name": f"/{name}",
+        "Config": {"Labels": GUESTS.sign("container", name, {}) if labels is None else labels},
+    }
 
 
 def make_scope(tmp_path=Path("/nowhere"), *, allow=(), build=True, version="1.45", mounts=(), limits=None, **plan):
@@ -33,7 +52,7 @@ def make_scope(tmp_path=Path("/nowhere"), *, allow=(), build=True, version="1.45
         builder.limits = Limits(**limits)
     return Scope(
         plan=attrs.evolve(builder.freeze(), **plan),
-        marks=MARKS,
+        guests=GUESTS,
         network="moat-run-0000abcd",
         gateway="172.20.0.1",
         version=version,
@@ -54,16 +73,22 @@ class Engine(EngineApi):
         self.asked = []
         self.raw = []
         self.answers = {
-            ("GET", f"/containers/{OWN}/json"): (200, {"Id": OWN, "Config": {"Labels": MARKS}}),
-            ("GET", "/containers/mine/json"): (200, {"Id": OWN, "Config": {"Labels": MARKS}}),
-            ("GET", "/containers/theirs/json"): (200, {"Id": FOREIGN, "Config": {"Labels": {"x": "y"}}}),
+            ("GET", f"/containers/{OWN}/json"): (200, container(OWN, "mine")),
+            ("GET", "/containers/mine/json"): (200, container(OWN, "mine")),
+            ("GET", "/containers/theirs/json"): (200, container(FOREIGN, "theirs", {"x": "y"})),
             ("GET", "/networks/theirs"): (200, {"Id": "n1", "Name": "theirs", "Labels": {}}),
-            ("GET", "/networks/mine"): (200, {"Id": "n2", "Name": "mine", "Labels": MARKS}),
+            ("GET", "/networks/mine"): (
+                200,
+                {"Id": "n2", "Name": "mine", "Labels": GUESTS.sign("network", "mine", {})},
+            ),
             ("GET", "/networks/moat-run-0000abcd"): (200, {"Id": "n3", "Name": "moat-run-0000abcd", "Labels": {}}),
             ("GET", "/volumes/theirs"): (200, {"Name": "theirs", "Labels": {}}),
-            ("GET", "/volumes/mine"): (200, {"Name": "mine", "Labels": MARKS}),
-            ("GET", "/images/debian:bookworm-slim/json"): (200, {"Id": "sha256:1", "Config": {"Labels": {}}}),
-            ("GET", "/images/own:1/json"): (200, {"Id": "sha256:2", "Config": {"Labels": MARKS}}),
+            ("GET", "/volumes/mine"): (200, {"Name": "mine", "Labels": GUESTS.sign("volume", "mine", {})}),
+            ("GET", "/images/debian:bookworm-slim/json"): (
+                200,
+                {"Id": "sha256:1", "RepoTags": ["debian:bookworm-slim"]},
+            ),
+            ("GET", "/images/own:1/json"): (200, OWN_IMAGE),
             ("POST", "/containers/create"): (201, {"Id": OWN, "Warnings": []}),
             ("POST", f"/containers/{OWN}/exec"): (201, {"Id": "e" * 64}),
         }
@@ -72,11 +97,11 @@ class Engine(EngineApi):
         ours, theirs = socket.socketpair()
         for each in (ours, theirs):
             each.setblocking(False)
-        self._group.start_soon(self._serve, LocalStream(theirs))
-        return LocalStream(ours)
+        self._group.start_soon(self._serve, Visitor(theirs))
+        return Visitor(ours)
 
     async def hold_guests(self, run):
-        return MARKS
+        return GUESTS
 
     def last(self, method="POST"):
         """The last request of METHOD, its body parsed."""
@@ -143,8 +168,8 @@ async def open_guard(scope):
                 ours, theirs = socket.socketpair()
                 for each in (ours, theirs):
                     each.setblocking(False)
-                group.start_soon(guard.serve, LocalStream(theirs))
-                streams.append(LocalStream(ours))
+                group.start_soon(guard.serve, Visitor(theirs))
+                streams.append(Visitor(ours))
                 return streams[-1]
 
             try:

@@ -14,6 +14,7 @@ from moat_core.cli.context import CliContext, pass_cli, run_async
 from moat_core.cli.options import run_argument
 from moat_core.cli.render import say
 from moat_core.errors import UsageError
+from moat_core.signals import heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,8 @@ def _ended_by_signals() -> Iterator[list[int]]:
         caught.append(number)
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    numbers = heeded(signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, end, number)
     try:
         yield caught
@@ -108,5 +110,5 @@ def _ended_by_signals() -> Iterator[list[int]]:
         if not caught or task.uncancel() > 0:
             raise
     finally:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in numbers:
             loop.remove_signal_handler(number)

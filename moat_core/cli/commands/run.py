@@ -14,17 +14,19 @@ import click
 from moat_core.api.live import live
 from moat_core.cli.context import CliContext, pass_cli, run_async
 from moat_core.cli.progress import ProgressPrinter
-from moat_core.cli.render import format_size, print_json, print_problem, say, warn
+from moat_core.cli.render import format_size, print_json, print_problem, printable, say, warn
 from moat_core.cli.terminal import Screen, can_write, feed, follow_size, raw_mode, terminal_size
+from moat_core.cli.trust import truster
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.errors import UsageError, WorkspaceError
 from moat_core.types import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from moat_core.api import Moat, RunHandle
     from moat_core.api.live import Lived
+    from moat_core.config import Config
     from moat_core.plan import Plan, RunRequest
 
 __all__ = ["run"]
@@ -59,6 +61,8 @@ class _AfterDashes(click.Command):
 @click.option("--base-image", help="Use another base image (Debian or a derivative).")
 @click.option("--runtime", help="Use another runtime; `moat plugins` shows who brings them.")
 @click.option("--sandbox/--no-sandbox", default=None, help="Insist on gVisor, or go without it.")
+@click.option("--trust/--no-trust", default=None, help="Trust agent.yaml as it is, or leave out what needs that.")
+@click.option("--config", "config_file", metavar="FILE", help="Read this file of yours instead of agent.yaml.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Kill the command after so long.")
 @click.option("--keep", is_flag=True, help="Leave the container behind, stopped, when it has ended well.")
 @click.option("--rebuild", is_flag=True, help="Build the image anew.")
@@ -99,7 +103,7 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         raise WorkspaceError(f"There is no folder '{path}' here.", hint=f"A command goes after --: moat run -- {path}")
     tty = options["interactive"] and os.isatty(0) and os.isatty(1)
     try:
-        config = moat.config(path) if path.is_dir() else None
+        config = _config(moat, path, options) if path.is_dir() else None
     except PermissionError as error:
         raise WorkspaceError(
             f"The workspace {path} cannot be read: {error.strerror}.", hint="Run moat as somebody who may."
@@ -122,7 +126,8 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         path,
         command=command,
         name=options["name"],
-        env=dict(parse_env_flag(text, os.environ) for text in options["env"]),
+        config=(config and config.file) or options["config_file"],
+        env=_env(options["env"], config),
         mounts=[parse_mount_flag(text, Path.cwd()) for text in options["mount"]],
         ports=dict(parse_port_flag(text) for text in options["port"]),
         dependencies=options["dep"],
@@ -136,6 +141,24 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         rebuild=options["rebuild"],
         timeout_s=options["timeout"],
     )
+
+
+def _config(moat: Moat, path: Path, options: dict[str, Any]) -> Config:
+    """Read the config, and have it decided whether what it widens is heeded; a plan that is only shown asks nobody."""
+    word, file = options["trust"], options["config_file"]
+    if options["dry_run"]:
+        return moat.config(path, config=file or {None: "trusted", True: "workspace", False: None}[word])
+    return moat.config(path, config=file, trust=truster(moat, word))
+
+
+def _env(texts: Iterable[str], config: Config | None) -> dict[str, str]:
+    for text in texts:
+        if config and not config.ceiling.host_env and "=" not in text:
+            raise UsageError(
+                f"--env {text} would pass a variable of yours on, which your ceiling forbids.",
+                hint="It is your own: `ceiling: {host_env: false}` in ~/.config/moat/config.yaml.",
+            )
+    return dict(parse_env_flag(text, os.environ) for text in texts)
 
 
 async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:
@@ -264,7 +287,8 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     lines += [("capability", f"{name}: {why}") for name, why in plan.capabilities.items()]
     lines += [("init step", step.name) for step in plan.init_steps]
     lines += [("note", f"{note.text}   [{note.origin}]") for note in plan.notes]
+    lines += [("needs trust", f"{each.key}: {each.value}: {each.why}   [{each.where}]") for each in plan.needs_trust]
     for key, value in lines:
-        print(f"{key:<11} {value}")
+        print(f"{key:<11} {printable(value)}")
     for problem in plan.warnings:
         print_problem(problem)

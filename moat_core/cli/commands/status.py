@@ -142,7 +142,7 @@ def _print(found: _Found) -> None:
         for line in lines:
             print(f"  {printable(line.name)}  {printable(line.text)}".rstrip())
     _heading("leftovers")
-    remains = [info for info in found.runs if info.state in {"exited", "failed", "kept"}]
+    remains = [info for info in found.runs if info.state in {"exited", "failed", "kept", "gone"}]
     for each in found.leftovers:
         size = f"  {format_size(each.size_bytes)}" if each.size_bytes is not None else ""
         print(f"  {each.kind} {printable(each.name)}{size}  {printable(each.reason)}")

@@ -9,13 +9,15 @@ import click
 from moat_core.cli.context import CliContext, pass_cli, run_async
 from moat_core.cli.options import dry_run_option, runs_argument
 from moat_core.cli.render import printable, say
-from moat_core.errors import MoatError, UsageError
+from moat_core.errors import MoatError, SandboxGone, UsageError
 from moat_core.store.state import OVER
 
 if TYPE_CHECKING:
     from moat_core.api import Moat
 
 __all__ = ["stop"]
+
+_FORGET = "`moat destroy` forgets it, with its log."
 
 
 @click.command("stop")
@@ -53,7 +55,9 @@ def stop(context: CliContext, /, *, references: tuple[str, ...], every: bool, gr
         errors: list[MoatError] = list(unknown)
         for info in runs:
             shown = f"{printable(info.name)} ({info.id})"
-            if info.state in OVER:
+            if info.state == "gone":
+                errors.append(SandboxGone(f"{shown} cannot be stopped. {info.error}", hint=_FORGET))
+            elif info.state in OVER:
                 say(f"{shown} is over already.")
             elif dry_run:
                 print("would stop", shown)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from moat_core.fds import with_old_limit
 from moat_plugins.buildkit.wire.session import CredentialsRequest, CredentialsResponse
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _read_config() -> dict[str, Any]:
 async def _ask(helper: str, key: str) -> tuple[str, str] | None:
     try:
         process = await asyncio.create_subprocess_exec(
-            f"docker-credential-{helper}", "get",
+            *with_old_limit([f"docker-credential-{helper}", "get"]),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError:

@@ -1,4 +1,4 @@
-"""``SSH/CheckAgent`` and ``ForwardAgent``: ``RUN --mount=type=ssh``. Bytes go to and fro, no key is ever read here."""
+"""``SSH/CheckAgent`` and ``ForwardAgent``: ``RUN --mount=type=ssh``. Bytes pass; no key is ever read here."""
 
 from __future__ import annotations
 

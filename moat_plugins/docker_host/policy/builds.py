@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moat_plugins.docker_host.images import Making
+from moat_plugins.docker_host.policy.fields import is_reserved_label
 from moat_plugins.docker_host.policy.images import check_new_tag
 from moat_plugins.docker_host.policy.limits import check_ulimit
 from moat_plugins.docker_host.policy.verdict import Refused, refuse
@@ -84,32 +86,36 @@ def why_refused(method: str) -> tuple[str, bool]:
     return f"moat: the guard does not know {method[:120]}.", False
 
 
-async def check_message(method: str, data: bytes, engine: Engine) -> bytes:
-    """Return the request message to send on.
+async def check_message(method: str, data: bytes, engine: Engine) -> tuple[bytes, list[Making]]:
+    """Return the request message to send on, and the images that it makes, to be adopted when it is answered.
 
     Raises:
         Refused: Something of it is not allowed or not known.
     """
     fields = decode(data)
     if method == f"{_CONTROL}Solve":
-        return encode(await _check_solve(fields, engine))
+        checked, makings = await _check_solve(fields, engine)
+        return encode(checked), makings
     if method == f"{_BRIDGE}Solve":
-        return encode(_check_bridge_solve(fields, engine.scope))
+        return encode(_check_bridge_solve(fields, engine.scope)), []
     check_once(fields, (2, 4), several=(4,))
     if not any(number == 2 and value for number, _, value in fields):  # noqa: PLR2004 - BuildHistoryRequest.Ref
         raise refuse("listing builds", "the records of builds are everybody's")
-    return encode(fields)
+    return encode(fields), []
 
 
-async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
-    """control.proto, SolveRequest."""
+async def _check_solve(fields: list[Field], engine: Engine) -> tuple[list[Field], list[Making]]:
+    """control.proto, SolveRequest. What an exporter makes in the engine is made under a name of the guard's."""
+    makings: list[Making] = []
+    made: list[Field] = [field for field in fields if field[0] not in {4, 13}]
     check_once(fields, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13), several=(4, 7, 9, 10, 13))
     plain = {1, 5, 11, 14}  # Ref, Session, Internal, EnableSessionExporter
     for number, _, value in fields:
         if number in {2, 10}:
             _refuse_llb(value)
         elif number == 3:  # noqa: PLR2004 - ExporterDeprecated
-            await _check_exporter(text_of(value), read_map(fields, 4), engine)
+            attributes = await _check_exporter(text_of(value), read_map(fields, 4), engine, makings)
+            made += [write_entry(4, key, item) for key, item in attributes.items()]
         elif number == 6:  # noqa: PLR2004 - Frontend
             _check_frontend(text_of(value))
         elif number == 8:  # noqa: PLR2004 - Cache
@@ -119,10 +125,10 @@ async def _check_solve(fields: list[Field], engine: Engine) -> list[Field]:
         elif number == 12:  # noqa: PLR2004 - SourcePolicy
             _refuse_policy(value)
         elif number == 13:  # noqa: PLR2004 - Exporters
-            await _check_one_exporter(decode(value), engine)
+            made.append((13, 2, encode(await _check_one_exporter(decode(value), engine, makings))))
         elif number not in plain | {4, 7}:
             raise refuse(f"field {number} of a build's request", "the guard does not know it")
-    return _force_attributes(fields, 7, engine.scope)
+    return _force_attributes(made, 7, engine.scope), makings
 
 
 def _check_bridge_solve(fields: list[Field], scope: Scope) -> list[Field]:
@@ -163,13 +169,15 @@ def _refuse_policy(value: bytes) -> None:
         raise refuse("a source policy", "the guard does not know what it says")
 
 
-async def _check_one_exporter(fields: list[Field], engine: Engine) -> None:
+async def _check_one_exporter(fields: list[Field], engine: Engine, makings: list[Making]) -> list[Field]:
     """control.proto, Exporter."""
     check_once(fields, (1, 2), several=(2,))
     if not {number for number, _, _ in fields} <= {1, 2}:
         raise refuse("this build output", "the guard does not know all of it")
     kind = next((text_of(value) for number, _, value in fields if number == 1), "")
-    await _check_exporter(kind, read_map(fields, 2), engine)
+    attributes = await _check_exporter(kind, read_map(fields, 2), engine, makings)
+    others = [field for field in fields if field[0] != 2]  # noqa: PLR2004 - Attrs
+    return [*others, *(write_entry(2, key, item) for key, item in attributes.items())]
 
 
 def _refuse_llb(value: bytes) -> None:
@@ -188,26 +196,31 @@ def _check_entitlement(name: str, scope: Scope) -> None:
         raise refuse(f"the entitlement {name[:40]}", "steps of a build have a container's everyday rights", option)
 
 
-async def _check_exporter(kind: str, attributes: dict[str, str], engine: Engine) -> None:
+async def _check_exporter(
+    kind: str, attributes: dict[str, str], engine: Engine, makings: list[Making]
+) -> dict[str, str]:
+    """Return the attributes to send on. What goes to the client has the names that it wants, as they are its own."""
     if kind not in _EXPORTERS:
         raise refuse(f"the build output {kind[:40]}", "the guard does not know it")
     for key in attributes:
         if key not in _EXPORTER_ATTRIBUTES and not key.startswith(("annotation", "attestation")):
             raise refuse(f"the option {key[:40]} of a build's output", "the guard does not know it")
-    if kind in {"local", "tar", "oci", "cacheonly"}:
-        return
-    for name in attributes.get("name", "").split(","):
-        if name:
-            await check_new_tag(name, engine)
+    if kind not in {"moby", "image"}:
+        return attributes
+    if attributes.get("push", "") not in {"", "false", "0"}:
+        raise refuse("pushing while building", "the image has another name until it is there; `docker push` then")
+    names = [await check_new_tag(name, engine) for name in attributes.get("name", "").split(",") if name]
+    makings.append(Making.begin(engine, names))
+    return {**attributes, "name": makings[-1].reference}
 
 
 def _force_attributes(fields: list[Field], number: int, scope: Scope) -> list[Field]:
     """Return FIELDS with what the run forces on the frontend; the map of its options is field NUMBER.
 
     ``cmdline`` keeps the frontend from handing over to the one that a ``# syntax=`` line names, which could make steps
-    of any kind; the namespace keeps cache mounts apart; the labels tell whose the image is. The host's name is part of
-    the key under which a step's result is cached: what else decides a result (secrets, the proxy of a build argument)
-    is not, so that without it a run could have others find results of its own making.
+    of any kind; the namespace keeps cache mounts apart. The host's name is part of the key under which a step's result
+    is cached: what else decides a result (secrets, the proxy of a build argument) is not, so that without it a run
+    could have others find results of its own making.
     """
     options = read_map(fields, number)
     if unknown := [key for key in options if key not in _OPTIONS and not key.startswith(_OPTION_FAMILIES)]:
@@ -218,8 +231,10 @@ def _force_attributes(fields: list[Field], number: int, scope: Scope) -> list[Fi
         raise refuse("building with the network host", "it is the engine machine's own", "host-network")
     if options.get("force-network-mode", "") not in {"", "host", "none", "sandbox", "default"}:
         raise Refused("moat: the guard does not know this network of a build.", status=403)
-    forced = {f"label:{key}": value for key, value in scope.marks.items()}
-    forced |= {
+    for key in options:
+        if key.startswith("label:") and is_reserved_label(key.removeprefix("label:")):
+            raise refuse(f"the label {key[6:66]}", "labels of moat's own tell whose an object is")
+    forced = {
         "build-arg:BUILDKIT_CACHE_MOUNT_NS": scope.run_id,
         "build-arg:BUILDKIT_SANDBOX_HOSTNAME": f"moat-{scope.run_id}",
         "hostname": f"moat-{scope.run_id}",

@@ -209,7 +209,7 @@ def _log(value: Any, where: str) -> Any:
     kind = found.get("Type", "")
     if kind == "none":
         return {"Type": "none", "Config": {}}
-    known = {"max-size", "max-file", "compress", "mode", "labels", "labels-regex", "env", "env-regex", "tag"}
+    known = {"max-size", "max-file", "compress", "mode", "env", "env-regex"}  # no labels: the run may not know ours
     config = {key: item for key, item in found.get("Config", {}).items() if key in known}
     if unknown := set(found.get("Config", {})) - known:
         raise refuse(f"the log option {min(unknown)[:40]}", "the guard does not know it")
@@ -228,7 +228,7 @@ def check_create(body: Any, scope: Scope) -> dict[str, Any]:
         "NetworkingConfig": table({"EndpointsConfig": mapping(ENDPOINT)}),
     }
     config = shape(table(fields), body)
-    config["Labels"] = config.get("Labels") or dict(scope.marks)
+    config["Labels"] = config.get("Labels") or {}
     host = config.setdefault("HostConfig", {})
     host.setdefault("LogConfig", LOG)
     force_limits(host, scope)
@@ -240,5 +240,5 @@ def check_create(body: Any, scope: Scope) -> dict[str, Any]:
 def check_config(body: Any, scope: Scope) -> dict[str, Any]:
     """Return the config of an image to commit."""
     config = shape(table(_config_fields(scope)), body)
-    config["Labels"] = config.get("Labels") or dict(scope.marks)
+    config["Labels"] = config.get("Labels") or {}
     return config

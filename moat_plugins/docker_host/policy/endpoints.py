@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from moat_plugins.docker_host.policy import on_containers, on_images, on_networks, on_system
+from moat_plugins.docker_host.policy import making, on_containers, on_images, on_networks, on_system
 from moat_plugins.docker_host.policy.verdict import Forward, Reply, refuse
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _at(method: str, path: str, handler: Handler, query: str = "", several: str 
     return Endpoint(method, re.compile(pattern), handler, frozenset(query.split()), frozenset(several.split()), own)
 
 
-_c, _i, _n, _s = on_containers, on_images, on_networks, on_system
+_c, _i, _m, _n, _s = on_containers, on_images, making, on_networks, on_system
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     _at("GET", "/_ping", _s.plain),
@@ -59,7 +59,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _at("GET", "/containers/json", _c.own_list, "all limit size filters"),
     _at("POST", "/containers/create", _c.create, "name platform"),
     _at("POST", "/containers/prune", _c.prune, "filters"),
-    _at("GET", "/containers/{object}/json", _c.on_own, "size"),
+    _at("GET", "/containers/{object}/json", _c.inspect, "size"),
     _at("GET", "/containers/{object}/top", _c.top, "ps_args"),
     _at("GET", "/containers/{object}/logs", _c.on_own, "follow stdout stderr since until timestamps tail details"),
     _at("GET", "/containers/{object}/changes", _c.on_own),
@@ -86,18 +86,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _at("GET", "/exec/{object}/json", _c.on_exec),
     _at("GET", "/images/json", _i.own_list, "all filters shared-size digests manifests"),
     _at("POST", "/images/create", _i.pull, "fromImage fromSrc repo tag message platform changes", "changes"),
-    _at("POST", "/images/load", _i.load_archive, "quiet platform"),
+    _at("POST", "/images/load", _m.load_archive, "quiet platform"),
     _at("POST", "/images/prune", _i.prune, "filters"),
     _at("GET", "/images/get", _i.save, "names platform", "names"),
-    _at("GET", "/images/{image}/json", _i.use, "manifests"),
-    _at("GET", "/images/{image}/history", _i.use, "platform"),
+    _at("GET", "/images/{image}/json", _i.look, "manifests"),
+    _at("GET", "/images/{image}/history", _i.look, "platform"),
     _at("GET", "/images/{image}/get", _i.use, "platform"),
     _at("POST", "/images/{image}/push", _i.push, "tag platform"),
     _at("POST", "/images/{image}/tag", _i.tag, "repo tag"),
     _at("DELETE", "/images/{image}", _i.delete, "force noprune"),
     _at("GET", "/distribution/{image}/json", _s.plain_with_login),
-    _at("POST", "/commit", _i.commit, "container repo tag comment author pause changes", "changes"),
-    _at("POST", "/build", _i.build, own=True),
+    _at("POST", "/commit", _m.commit, "container repo tag comment author pause changes", "changes"),
+    _at("POST", "/build", _m.build, own=True),
     _at("POST", "/build/cancel", _s.plain, "id"),
     _at("POST", "/build/prune", _i.prune_builds, "all filters keep-storage"),
     _at("GET", "/networks", _n.own_networks, "filters"),

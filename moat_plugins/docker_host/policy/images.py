@@ -6,18 +6,22 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from moat_plugins.docker_host.policy.fields import check_reference, is_reserved_label
+from moat_plugins.docker_host.policy.fields import (
+    check_reference,
+    familiar_name,
+    is_reserved_label,
+    is_reserved_name,
+)
 from moat_plugins.docker_host.policy.limits import check_build_limits
 from moat_plugins.docker_host.policy.shape import load
 from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
-from moat_plugins.docker_host.scope import RESERVED
 
 if TYPE_CHECKING:
     from moat_plugins.docker_host.engine import Engine
     from moat_plugins.docker_host.policy.call import Call
     from moat_plugins.docker_host.scope import Scope
 
-__all__ = ["check_build", "check_changes", "check_new_tag", "own_image"]
+__all__ = ["check_build", "check_changes", "check_new_tag", "check_pulled", "own_image"]
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
 
@@ -45,22 +49,41 @@ async def check_new_tag(reference: str, engine: Engine) -> str:
     name = check_reference(reference)
     if "@" in name or _DIGEST.fullmatch(name):
         raise Refused("moat: an image cannot be named by a digest.", status=400)
-    if name.lower().split("/")[-2:-1] == [RESERVED] or name.lower().startswith(f"{RESERVED}/"):
+    if is_reserved_name(name):
         raise refuse(f"the name {name[:80]}", "moat keeps its own images there")
     if engine.scope.allows("images"):
         return name
     found = await engine.find_image(name)
-    if found is not None and not engine.is_own_image(found):
-        raise refuse(f"the name {name[:80]}", "an image that this run did not make has it", "images")
+    if found is not None and familiar_name(name) not in engine.own_names(found):
+        raise refuse(f"the name {name[:80]}", "an image that this run did not name has it", "images")
     return name
 
 
-def check_changes(changes: list[str], scope: Scope) -> list[str]:
-    """Return Dockerfile instructions for an imported image, the run's labels last, so that they hold."""
+async def check_pulled(reference: str, engine: Engine) -> str:
+    """Return REFERENCE if a pull may take that name: it is free, the run's, or means what its registry says anyway.
+
+    Raises:
+        Refused: It is an image's that somebody made here, or one of moat's own.
+    """
+    name = check_reference(reference)
+    if is_reserved_name(name):
+        raise refuse(f"pulling {name[:80]}", "moat keeps its own images under that name")
+    if "@" in name or engine.scope.allows("images"):
+        return name
+    found = await engine.find_image(name)
+    repository = familiar_name(name).rpartition(":")[0]
+    pulled = {familiar_name(each).partition("@")[0] for each in (found or {}).get("RepoDigests") or ()}
+    if found is not None and repository not in pulled and familiar_name(name) not in engine.own_names(found):
+        raise refuse(f"pulling {name[:80]}", "an image that was made here has the name", "images")
+    return name
+
+
+def check_changes(changes: list[str]) -> list[str]:
+    """Return Dockerfile instructions for an image; which labels came of them is looked at when it is there."""
     for change in changes:
         if "\n" in change or "\r" in change:
             raise Refused("moat: a change is one line.", status=400)
-    return [*changes, *(f'LABEL "{key}"="{value}"' for key, value in scope.marks.items())]
+    return changes
 
 
 _BUILD_QUERY = frozenset(
@@ -97,8 +120,10 @@ _BUILD_QUERY = frozenset(
 _PLAIN_MODES = {"", "default", "bridge"}
 
 
-async def check_build(call: Call) -> tuple[tuple[str, str], ...]:
-    """Return the query of POST /build (API v1.45, ImageBuild) for the classic builder, with what the run forces on it.
+async def check_build(call: Call) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """Return the query of POST /build (API v1.45, ImageBuild) for the classic builder, and the names it is to give.
+
+    What the run forces on it is in the query, and no name.
 
     Raises:
         Refused: Something of it is not allowed or not known.
@@ -118,11 +143,13 @@ async def check_build(call: Call) -> tuple[tuple[str, str], ...]:
     made = {name: value for name, value in query.items() if name not in {"t", "extrahosts", "networkmode"}}
     made = check_build_limits(made, scope)
     made["networkmode"] = _network(query, scope)
-    made["labels"] = json.dumps({**_labels(query.get("labels", ""), scope), **scope.marks})
+    made["labels"] = json.dumps(_labels(query.get("labels", ""), scope))
+    if query.get("pull", "") not in {"", "0", "false"} and not scope.allows("images"):
+        raise refuse("pulling while the classic builder builds", "it would take names; `docker pull` first", "images")
     made["buildargs"] = json.dumps(_arguments(query.get("buildargs", "")))
     made |= {"rm": "1", "forcerm": "1"}
     hosts = [(name, value) for name, value in call.pairs if name == "extrahosts"]
-    return (*made.items(), *(("t", tag) for tag in tags), *hosts)
+    return (*made.items(), *hosts), tags
 
 
 def _network(query: dict[str, str], scope: Scope) -> str:
@@ -144,7 +171,7 @@ def _labels(raw: str, scope: Scope) -> dict[str, str]:
     for key in labels:
         if is_reserved_label(key) and labels[key] != scope.marks.get(key):
             raise refuse(f"the label {key[:60]}", "labels of moat's own tell whose an object is")
-    return labels
+    return {key: item for key, item in labels.items() if not is_reserved_label(key)}
 
 
 def _arguments(raw: str) -> dict[str, str | None]:

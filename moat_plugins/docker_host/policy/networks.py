@@ -85,7 +85,7 @@ def check_network(body: Any, scope: Scope) -> dict[str, Any]:
     }
     made = shape(table(fields), body)
     made["Name"] = check_name(made.get("Name", ""), "a network")
-    made["Labels"] = made.get("Labels") or dict(scope.marks)
+    made["Labels"] = made.get("Labels") or {}
     made["Driver"] = "bridge"
     return made
 
@@ -182,7 +182,7 @@ def check_volume(body: Any, scope: Scope) -> dict[str, Any]:
     made = shape(table(fields), body)
     if made.get("Name"):
         made["Name"] = check_name(made["Name"], "a volume")
-    made["Labels"] = made.get("Labels") or dict(scope.marks)
+    made["Labels"] = made.get("Labels") or {}
     return made
 
 

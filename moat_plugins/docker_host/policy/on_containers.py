@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from typing import TYPE_CHECKING, Any
 
+from moat_core.plan import random_name
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.containers import check_create
 from moat_plugins.docker_host.policy.execs import check_exec, check_exec_start
-from moat_plugins.docker_host.policy.fields import check_name
+from moat_plugins.docker_host.policy.fields import check_name, hide_labels
 from moat_plugins.docker_host.policy.limits import check_update
 from moat_plugins.docker_host.policy.references import resolve_create
 from moat_plugins.docker_host.policy.verdict import Refused, Reply, missing, refuse
@@ -25,7 +28,22 @@ _HOSTS_PROCESSES = frozenset({None, "", "runc", "crun"})
 
 async def own_list(call: Call) -> Forward:
     """List the run's own."""
-    return call.forward(query=call.with_own())
+
+    def keep(item: Any) -> Any:
+        is_own = call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return {**item, "Labels": hide_labels(item.get("Labels"))} if is_own else None
+
+    return call.forward(query=call.with_own(), listing=Listing({"": keep}))
+
+
+async def inspect(call: Call) -> Forward:
+    """Look at the run's own container."""
+
+    async def without_ours(answer: Any) -> Any:
+        config = answer.get("Config") or {}
+        return {**answer, "Config": {**config, "Labels": hide_labels(config.get("Labels"))}}
+
+    return call.forward(await _own_path(call), transform=without_ours)
 
 
 async def on_own(call: Call) -> Forward:
@@ -45,19 +63,29 @@ async def _own_path(call: Call) -> str:
     return f"/containers/{identity}{rest}"
 
 
-async def create(call: Call) -> Forward:
-    """Make a container, with what the run forces on it."""
+async def create(call: Call) -> Reply:
+    """Make a container, with what the run forces on it.
+
+    It always has a name, which its proof is over. The engine's answer is waited for whether or not the client stays:
+    what is made is known by its id.
+    """
     config = await _resolve(check_create(await call.json(), call.scope), call)
     if call.engine.names is not None:
         call.engine.names.add_to(config)
-    query = tuple((key, check_name(value, "a container") if key == "name" else value) for key, value in call.pairs)
-
-    async def remember(answer: Any) -> Any:
+    asked = call.query.get("name", "")
+    name = check_name(asked, "a container") if asked else _make_name()
+    config["Labels"] = call.engine.guests.sign("container", name, config["Labels"])
+    query = (("name", name), *(pair for pair in call.pairs if pair[0] != "name" and pair[1]))
+    # What the guard makes of a request is of the newest API, whichever the client asked for.
+    status, answer = await call.engine.ask("POST", "/containers/create", query, config)
+    if isinstance(answer, dict):
         call.engine.made_container(str(answer.get("Id", "")))
-        return answer
+    return Reply(status, answer)
 
-    call.version = f"/v{call.scope.version}"  # what the guard makes of a request is of the newest API
-    return call.forward(query=tuple(pair for pair in query if pair[1]), json_body=config, transform=remember)
+
+def _make_name() -> str:
+    token = secrets.token_hex(4)
+    return f"{random_name(token)}-{token}"
 
 
 async def _resolve(config: dict[str, Any], call: Call) -> dict[str, Any]:
@@ -80,6 +108,7 @@ async def update(call: Call) -> Forward:
 async def rename(call: Call) -> Forward:
     """Give another name."""
     name = check_name(call.query.get("name", ""), "a container")
+    call.engine.guests.add_renamed(await call.engine.own_container(call.groups["name"]))
     return call.forward(await _own_path(call), query=(("name", name),), on_success=call.engine.refresh_names)
 
 
@@ -96,7 +125,12 @@ async def put_archive(call: Call) -> Forward:
 async def delete(call: Call) -> Forward:
     """Remove it, with its anonymous volumes: nobody else would."""
     query = {**call.query, "v": "1"}
-    return call.forward(await _own_path(call), query=tuple(query.items()))
+    identity = await call.engine.own_container(call.groups["name"])
+
+    async def forget() -> None:
+        call.engine.guests.drop_renamed(identity)
+
+    return call.forward(await _own_path(call), query=tuple(query.items()), on_success=forget)
 
 
 async def top(call: Call) -> Forward:
@@ -114,12 +148,17 @@ async def prune(call: Call) -> Reply:
     if "until" in filters:
         raise refuse("pruning by time", "the guard cannot do it; remove the containers by name")
     call.pairs = (("filters", json.dumps(filters)), ("all", "1"))
-    _, found = await call.engine.ask("GET", "/containers/json", call.with_own())
+
+    def own(item: Any) -> Any:
+        is_own = call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return item["Id"] if is_own else None
+
     removed = []
-    for item in found or []:
-        status, _ = await call.engine.ask("DELETE", f"/containers/{item['Id']}", (("v", "1"),))
+    for identity in await call.engine.list_items("/containers/json", call.with_own(), own):
+        status, _ = await call.engine.ask("DELETE", f"/containers/{identity}", (("v", "1"),))
         if status == _DELETED:
-            removed.append(item["Id"])
+            call.engine.guests.drop_renamed(identity)
+            removed.append(identity)
     return Reply(200, {"ContainersDeleted": removed, "SpaceReclaimed": 0})
 
 

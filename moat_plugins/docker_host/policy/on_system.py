@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.images import hide_names, own_images
 from moat_plugins.docker_host.items import Listing
+from moat_plugins.docker_host.policy.fields import hide_labels
 from moat_plugins.docker_host.policy.verdict import Reply, refuse
 from moat_plugins.docker_host.scope import BIND_LABEL
 
@@ -101,27 +104,50 @@ async def no_swarm(call: Call) -> Reply:  # noqa: ARG001 - an endpoint
 
 
 async def own_events(call: Call) -> Forward:
-    """Tell what happens to the run's own objects."""
-    return call.forward(query=call.with_own())
+    """Tell what happens to the run's own containers; no event of another kind tells whose it is."""
+
+    def line(data: bytes) -> bytes:
+        event = json.loads(data) if data.strip() else {}
+        actor = event.get("Actor") or {}
+        found = actor.get("Attributes") or {}
+        if event.get("Type") != "container":
+            return b""
+        if not call.engine.is_own_container(str(actor.get("ID", "")), [str(found.get("name", ""))], found):
+            return b""
+        event["Actor"] = {**actor, "Attributes": hide_labels(found)}
+        return json.dumps(event).encode() + b"\n"
+
+    return call.forward(query=call.with_own(), line=line)
 
 
 async def usage(call: Call) -> Forward:
     """Tell how much space the run's own objects take."""
+    engine = call.engine
+    images = await own_images(engine)
     size = 0
 
-    def own(item: Any) -> Any:
-        return item if call.scope.is_own(item.get("Labels")) else None
+    def container(item: Any) -> Any:
+        is_own = engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return _without_ours(item) if is_own else None
 
     def image(item: Any) -> Any:
         nonlocal size
-        size += item.get("Size", 0) if own(item) else 0
-        return own(item)
+        if item.get("Id") not in images:
+            return None
+        size += item.get("Size", 0)
+        return hide_names(engine, item)
 
     def volume(item: Any) -> Any:
-        return None if (item.get("Labels") or {}).get(BIND_LABEL) else own(item)
+        labels = item.get("Labels") or {}
+        is_own = not labels.get(BIND_LABEL) and engine.guests.is_own("volume", item["Name"], labels)
+        return _without_ours(item) if is_own else None
 
-    lists = {"Images": image, "Containers": own, "Volumes": volume}
+    lists = {"Images": image, "Containers": container, "Volumes": volume}
     return call.forward(listing=Listing(lists, lambda: {"LayersSize": size, "BuildCache": []}))
+
+
+def _without_ours(item: Any) -> Any:
+    return {**item, "Labels": hide_labels(item.get("Labels"))}
 
 
 async def session(call: Call) -> Forward:

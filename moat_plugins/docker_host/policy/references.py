@@ -7,7 +7,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.folders import find_folder
-from moat_plugins.docker_host.policy.fields import check_name, is_short_id
+from moat_plugins.docker_host.policy.fields import check_name, is_reserved_label, is_short_id
 from moat_plugins.docker_host.policy.mounts import ENDPOINT
 from moat_plugins.docker_host.policy.shape import DROPPED
 from moat_plugins.docker_host.policy.verdict import Refused, missing, refuse
@@ -125,9 +125,10 @@ async def _resolve_mounts(config: dict[str, Any], engine: Engine) -> None:
         elif kind == "volume":
             if source:
                 name = check_name(source, "a volume")
-                await engine.ensure_volume(name, dict(scope.marks))
+                await engine.ensure_volume(name, {})
             options = mount.get("VolumeOptions", {})
-            made.append({**mount, "VolumeOptions": {**options, "Labels": {**options.get("Labels", {}), **scope.marks}}})
+            labels = {key: item or "" for key, item in options.get("Labels", {}).items() if not is_reserved_label(key)}
+            made.append({**mount, "VolumeOptions": {**options, "Labels": labels}})
         elif kind == "tmpfs":
             made.append(mount)
         else:
@@ -176,25 +177,27 @@ async def _show(bind: Bind, engine: Engine) -> dict[str, Any]:
 
     A whole mount of the run is bound as it is: nobody inside can put a link in its place. Below that the engine
     itself goes from a volume on the mount's root to a path in it, and follows no link out of it, whatever changes
-    meanwhile (``Subpath``, API v1.45; moby, internal/safepath).
+    meanwhile (``Subpath``, API v1.45; moby, internal/safepath). Where another run can put something else in the root's
+    place, it is named by our own descriptor, which the engine opens itself, in its own mount namespace.
     """
     scope = engine.scope
-    if not bind.below:
+    if not bind.below and not bind.pinned:
         return {"Type": "bind", "Source": bind.root, "Target": bind.target, "ReadOnly": bind.read_only}
-    if not scope.speaks(_SUBPATH_MINOR):
+    if bind.below and not scope.speaks(_SUBPATH_MINOR):
         raise refuse(
             "mounting a part of the workspace",
             "this engine is older than Docker 26 and could be led out of it; mount the whole workspace",
         )
-    name = f"moat-{scope.run_id}-{hashlib.sha256(bind.root.encode()).hexdigest()[:12]}"
-    labels = {**scope.marks, BIND_LABEL: "true"}
-    await engine.ensure_volume(name, labels, {"type": "none", "o": "bind", "device": bind.root})
+    device = bind.pinned or bind.root
+    name = f"moat-{scope.run_id}-{hashlib.sha256(f'{device} {bind.root}'.encode()).hexdigest()[:12]}"
+    labels = {BIND_LABEL: "true"}
+    await engine.ensure_volume(name, labels, {"type": "none", "o": "bind", "device": device})
     return {
         "Type": "volume",
         "Source": name,
         "Target": bind.target,
         "ReadOnly": bind.read_only,
-        "VolumeOptions": {"NoCopy": True, "Subpath": bind.below},
+        "VolumeOptions": {"NoCopy": True} | ({"Subpath": bind.below} if bind.below else {}),
     }
 
 

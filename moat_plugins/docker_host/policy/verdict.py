@@ -67,7 +67,8 @@ class Forward:
         transform: Makes the answer to the client from the parsed JSON of a 2xx answer; for short ones.
         listing: What is shown of the lists that a 2xx answer is, see `moat_plugins.docker_host.items`.
         on_success: Called before a 2xx answer is passed on.
-        on_end: Called when an answer that is passed on as it comes is over.
+        line: Makes of each line of an answer that is passed on as it comes the one to send; ``b""`` is none.
+        on_end: Called when such an answer is over; returns what is sent after it. What it refuses is said there.
     """
 
     method: str
@@ -81,7 +82,8 @@ class Forward:
     transform: Callable[[Any], Awaitable[Any]] | None = None
     listing: Listing | None = None
     on_success: Callable[[], Awaitable[None]] | None = None
-    on_end: Callable[[], Awaitable[None]] | None = None
+    line: Callable[[bytes], bytes] | None = None
+    on_end: Callable[[], Awaitable[bytes]] | None = None
 
 
 @attrs.frozen

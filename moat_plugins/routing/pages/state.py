@@ -10,7 +10,7 @@ from moat_plugins.routing.pages.text import clean_line
 
 __all__ = ["OVER", "EndpointState", "EndpointView", "LogLine", "RunView", "Site"]
 
-OVER = frozenset({"kept", "exited", "failed"})
+OVER = frozenset({"kept", "gone", "exited", "failed"})
 """The states of runs that have ended."""
 
 Isolation = Literal["gvisor", "none", ""]

@@ -34,7 +34,7 @@ def save(state):
     Path(os.environ["FAKE_ENGINE"]).write_text(json.dumps(state))
 
 
-def states(address, timeout_s):
+def states(address, timeout_s, home):
     """The probe."""
     assert timeout_s > 0
     with Path(os.environ["FAKE_ENGINE"] + ".probed").open("a") as file:

@@ -89,7 +89,7 @@ def test_it_asks_at_a_terminal(machine, answer, status, left):
     seen = b""
     while b"[y/N]" not in seen:
         seen += os.read(ours, 1024)
-    assert b"Remove this (0 B)?" in seen
+    assert b"Remove this (" in seen
     os.write(ours, answer)
     assert process.wait(30) == status
     os.close(ours)

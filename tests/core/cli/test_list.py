@@ -21,7 +21,10 @@ from moat_core.api import RunInfo
 from moat_core.cli import listing, quick
 from moat_core.cli.render import printable
 from moat_core.errors import UnknownName
+from moat_core.runtime.proof import Proof
+from moat_core.store.probing import is_probe
 from moat_core.store.state import match
+from moat_plugins.docker import labels
 
 LONG_AGO = time.time() - 7300  # an age that does not change while we look
 FLAGS = [[], ["-a"], ["--json"], ["-a", "--json"]]
@@ -199,7 +202,7 @@ def test_a_probe_that_is_gone_is_asked_the_long_way(machine, moat):
 )
 def test_no_name_but_a_probes_is_imported(machine, monkeypatch, probe):
     """Whatever the database names: only what is called as a probe is, ``package.probe:states``, is imported."""
-    monkeypatch.setattr(quick, "_call", lambda *_: pytest.fail("it was called"))
+    monkeypatch.setattr("moat_core.store.probing.call_probe", lambda *_: pytest.fail("it was called"))
     machine.add_run("fox", probe=probe)
     assert quick.answer(["list"]) is None
 
@@ -210,12 +213,16 @@ def test_every_runtimes_probe_is_called_as_it_must():
     from moat_plugins import docker
 
     infos = [*docker.moat_register_runtimes(), *fake.moat_register_runtimes()]
-    assert [quick.is_probe(info.probe) for info in infos] == [True, True]
+    assert [is_probe(info.probe) for info in infos] == [True, True]
 
 
-def test_a_broken_store_is_put_aside_and_containers_are_found_by_label(machine, moat):
-    """It is said, the file is kept, live containers of this home appear, those of another home do not."""
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_a_broken_store_is_put_aside_and_containers_are_found_again(machine, moat, has_journal):
+    """By the run's journal, else by label; it is said, the file is kept, what is another home's does not appear."""
     run_id = machine.add_run("fox")
+    journal = Path(machine.home.run_folder(run_id), "journal")
+    if not has_journal:
+        journal.unlink()
     machine.add_container("run-00000000", "stranger", "running")
     machine.store.close()
     for suffix in ("-wal", "-shm"):
@@ -224,7 +231,7 @@ def test_a_broken_store_is_put_aside_and_containers_are_found_by_label(machine, 
     result = moat("list", "--json")
     assert result.status == 0
     assert [(run["id"], run["name"], run["state"], run["owner_kind"]) for run in result.json] == [
-        (run_id, "fox", "running", "lost")
+        (run_id, "fox", "running", "foreground" if has_journal else "lost")
     ]
     assert result.err.count("was put aside") == 1
     assert any(name.startswith("moat.db.broken-") for name in os.listdir(machine.home.path))
@@ -354,7 +361,7 @@ def test_the_quick_way_imports_nothing_heavy(machine):
     script = (
         "import sys, types\n"
         "probe = types.ModuleType('probe')\n"
-        "probe.states = lambda address, timeout_s: []\n"
+        "probe.states = lambda address, timeout_s, home: []\n"
         "sys.modules['fake_engine'] = probe\n"
         "from moat_core.cli.main import main\n"
         "status = main(['list'])\n"
@@ -374,8 +381,8 @@ server.listen()
 print("ready", flush=True)
 connection, _ = server.accept()
 connection.recv(65536)
-labels = {"moat.run-id": sys.argv[2], "moat.role": "main", "moat.name": "fox", "moat.oci-runtime": "runsc"}
-body = json.dumps([{"Id": "c0", "State": "running", "Status": "Up", "Labels": labels}])
+item = {"Id": "c0", "Names": ["/x"], "State": "running", "Status": "Up", "Labels": json.loads(sys.argv[2])}
+body = json.dumps([item])
 connection.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{body}".encode())
 connection.close()
 """
@@ -394,7 +401,9 @@ def test_the_docker_probe_imports_nothing_heavy(machine, tmp_path):
         "print(sorted(sys.modules), file=sys.stderr)\n"
         "sys.exit(status)"
     )
-    with subprocess.Popen([sys.executable, "-c", ENGINE, path, run_id], stdout=subprocess.PIPE) as engine:
+    marks = {"moat.run-id": run_id, "moat.role": "main", "moat.name": "fox", "moat.oci-runtime": "runsc"}
+    signed = json.dumps(labels.sign(Proof(os.environ["MOAT_HOME"]), "container", "x", marks))
+    with subprocess.Popen([sys.executable, "-c", ENGINE, path, signed], stdout=subprocess.PIPE) as engine:
         assert engine.stdout.readline() == b"ready\n"
         done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True)
     modules = set(ast.literal_eval(done.stderr))

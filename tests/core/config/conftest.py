@@ -12,7 +12,7 @@ from moat_core.errors import ConfigError
 def load(tmp_path):
     """Return a function that writes ``agent.yaml`` and loads it; all sources can be given."""
 
-    def run(text="", *, environ=None, overrides=None, user=None, schema=None, file="agent.yaml"):
+    def run(text="", *, environ=None, overrides=None, user=None, schema=None, file="agent.yaml", trust=lambda *_: True):
         folder = tmp_path / "workspace"
         folder.mkdir(exist_ok=True)
         if text is not None:
@@ -26,6 +26,7 @@ def load(tmp_path):
             folder,
             environ={"HOME": str(home)} | (environ or {}),
             overrides=overrides or {},
+            trust=trust,
         )
 
     run.folder = tmp_path / "workspace"

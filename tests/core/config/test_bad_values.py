@@ -196,7 +196,8 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, load, prob
     """A folder, a FIFO, a device and a dead link under the config's name are problems; none of them hangs."""
     load(None)
     path = load.folder / name
-    for make in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero")):
+    os.mkfifo(load.folder / "fifo")
+    for make in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("fifo")):
         make()
         (found,) = problems(None)
         assert (found.where, found.message) == (name, "It is not a regular file.")
@@ -221,10 +222,10 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error(problems, load, monkeyp
     """A config that cannot be seen is not taken for none: the sandbox might be set there."""
     load(None)
 
-    def refuse(self):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(load.folder), "lstat", refuse)
+    monkeypatch.setattr("moat_core.config.workspace_file._kind", refuse)
     (found,) = problems(None)
     assert found.message == "It cannot be looked for: Permission denied."
 

@@ -12,12 +12,18 @@ from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
 from moat_core.errors import ConfigError
 from moat_core.types import Mount
 
-ENVIRON = {"TOKEN": "s3cret", "BAD": "s3cret\udcff"}
+ENVIRON = {"TOKEN": "s3cret", "BAD": "s3cret\ud800", "ODD": "\udcff"}
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("A=b", ("A", "b")), ("A=", ("A", "")), ("A=b=c", ("A", "b=c")), ("TOKEN", ("TOKEN", "s3cret"))],
+    [
+        ("A=b", ("A", "b")),
+        ("A=", ("A", "")),
+        ("A=b=c", ("A", "b=c")),
+        ("TOKEN", ("TOKEN", "s3cret")),
+        ("ODD", ("ODD", "\udcff")),
+    ],
 )
 def test_env(text, expected):
     """K=V, and K alone from the environment."""

@@ -59,7 +59,7 @@ def attempt(folder, data):
     """Load DATA; return the config or ``None``, after looking at the problems."""
     (folder / "agent.yaml").write_bytes(data)
     try:
-        return load_config(ConfigSchema(), folder, environ={})
+        return load_config(ConfigSchema(), folder, environ={}, trust=lambda *_: True)
     except ConfigError as error:
         found = error.problems
     assert found

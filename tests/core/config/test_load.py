@@ -107,7 +107,7 @@ def test_every_key_is_read(load):
 def test_nothing_said_is_the_defaults(load, text):
     """No file, an empty one, and one whose keys are all commented out mean the same."""
     config = load(text)
-    assert config.core == load_config(ConfigSchema(), Path("/nonexistent"), environ={}).core
+    assert config.core == load_config(ConfigSchema(), Path("/nonexistent"), environ={}, trust=lambda *_: True).core
     assert config.origin("name") == "default"
     assert config.path == (None if text is None else load.folder / "agent.yaml")
 
@@ -310,9 +310,9 @@ def test_where_the_user_config_is(environ, expected):
 def test_a_given_user_config_may_be_missing(tmp_path):
     """An explicit path is read if it is there."""
     path = tmp_path / "mine.yaml"
-    assert load_config(ConfigSchema(), tmp_path, environ={}, user_config=path).core.name is None
+    assert load_config(ConfigSchema(), tmp_path, environ={}, user_config=path, trust=lambda *_: True).core.name is None
     path.write_text("name: x")
-    config = load_config(ConfigSchema(), tmp_path, environ={}, user_config=path)
+    config = load_config(ConfigSchema(), tmp_path, environ={}, user_config=path, trust=lambda *_: True)
     assert config.origin("name") == f"user config {path}:1"
 
 
@@ -338,6 +338,6 @@ def test_a_section_may_be_its_shorthands_value(tmp_path, text, wanted):
     made = ConfigSchema()
     made.add_section("builder", BuilderConfig, owner="builder")
     (tmp_path / "agent.yaml").write_text(text + "\n")
-    section = load_config(made, tmp_path, environ={}).section(BuilderConfig)
+    section = load_config(made, tmp_path, environ={}, trust=lambda *_: True).section(BuilderConfig)
     assert (section.mode, section.size) == wanted
     assert [each.get("type") for each in json_schema(made)["properties"]["builder"]["anyOf"]] == [None, "object"]

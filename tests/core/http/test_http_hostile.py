@@ -283,7 +283,7 @@ BAD_BODIES = {
     "folded trailer": b"0\r\na: b\r\n c\r\n\r\n",
     "bare LF in a trailer": b"0\r\na: b\nc: d\r\n\r\n",
     "bare LF at the end": b"0\r\na: b\r\n\n",
-    "endless trailers": b"0\r\n" + b"a: b\r\n" * 5000,
+    "endless trailers": b"0\r\n" + (b"a: " + b"b" * 100 + b"\r\n") * 100,
 }
 
 

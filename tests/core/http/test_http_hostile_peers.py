@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from proxied import GET, OK, Service, proxied, reset, settle
 
-from moat_core.http.serve import raise_file_limit
+from moat_core.fds import raise_file_limit
 
 SUPPORT = Path(__file__).parents[2] / "support"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -201,7 +201,8 @@ PROXY = """
 import asyncio, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
 from proxied import OneService
-from moat_core.http.serve import raise_file_limit, run, serve
+from moat_core.fds import raise_file_limit
+from moat_core.http.serve import run, serve
 
 async def main():
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)

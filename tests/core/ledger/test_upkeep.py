@@ -244,15 +244,95 @@ async def test_kept_things_are_left_alone_until_they_are_destroyed(library):
     assert Thing.world == []
 
 
-async def test_an_old_intent_is_not_waited_for(library):
-    """What was asked for long ago is there or not; only young ones are looked for again."""
+@pytest.fixture
+def quick_late(monkeypatch):
+    """Look again in milliseconds."""
+    monkeypatch.setattr("moat_core.ledger.lane._AGAIN_S", 0.01)
+    monkeypatch.setattr("moat_core.ledger.lane.LATE_S", 0.3)
+
+
+async def test_an_intent_is_looked_for_again_however_old_it_is(library, quick_late):
+    """The engine may have stood still since: what counts is how long it has been answering."""
     dead_run(library, "run-0000000a")
-    row = library.store.add_intent("run-0000000a", "test.thing", {"name": "never made"})
+    row = library.store.add_intent("run-0000000a", "test.thing", {"name": "late"})
     library.store._write("UPDATE ledger SET created = ? WHERE id = ?", (time.time() - 60, row))
-    started = time.monotonic()
-    await library.upkeep(automatic=True).reap()
-    assert time.monotonic() - started < 1
+
+    async def make():
+        await anyio.sleep(0.1)
+        Thing.world.append("late")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(make)
+        reaped = await library.upkeep(automatic=True).reap()
+    assert reaped.released == [("run-0000000a", "test.thing late")]
     assert rows(library) == []
+    assert Thing.world == []
+    assert not library.store.is_unsure()
+
+
+async def test_what_was_forgotten_unseen_is_looked_for_by_label_for_a_while(moat, library, quick_late, monkeypatch):
+    """Every later command does it, until an engine that answers has had enough time."""
+    dead_run(library, "run-0000000a")
+    library.store.add_intent("run-0000000a", "test.thing", {"name": "never made"})
+    upkeep = library.upkeep(automatic=True)
+    await upkeep.reap()
+    assert (rows(library), upkeep.dead_runs()) == ([], [])
+    assert library.store.is_unsure()
+    assert upkeep.addresses() == [("x", "x")]
+    moat.engine.make("networks", "late", {"run_id": "run-0000000a", "labels": {}})
+    assert (await upkeep.reap()).released == [("run-0000000a", "network late")]
+    assert library.store.is_unsure()
+    monkeypatch.setattr("moat_core.ledger.upkeep.UNSEEN_S", -1)
+    await upkeep.reap()
+    assert not library.store.is_unsure()
+
+
+async def test_each_thing_has_its_own_time_from_when_its_turn_comes(library, monkeypatch):
+    """Many dead runs at once: a few at a time, and none runs out of time because others took theirs."""
+    for number in range(30):
+        dead_run(library, f"run-000000{number:02d}", f"slow {number}")
+    at_once = [0, 0]
+
+    async def release(self, ctx):
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        await anyio.sleep(0.05)
+        at_once[0] -= 1
+        self.world.remove(self.name)
+        return True
+
+    monkeypatch.setattr(Thing, "release", release)
+    monkeypatch.setattr("moat_core.ledger.ledger.RELEASE_S", 0.2)
+    monkeypatch.setattr("moat_core.ledger.lane._AT_ONCE", 3)
+    assert (await library.upkeep(automatic=True).reap()).problems == []
+    assert Thing.world == []
+    assert at_once[1] == 3
+
+
+async def test_an_engine_that_says_nothing_is_not_asked_thirty_times(library, monkeypatch):
+    """After a few things in a row the rest waits for the next try; one that hangs alone stops nobody."""
+    for number in range(30):
+        dead_run(library, f"run-000000{number:02d}", f"bad {number}")
+    Thing.fail_release = TimeoutError()
+    assert 4 <= len((await library.upkeep(automatic=True).reap()).problems) <= 8
+    Thing.fail_release = None
+    dead_run(library, "run-000000aa", "good")
+    assert (await library.upkeep(automatic=True).reap()).problems == []
+    assert Thing.world == []
+
+
+@pytest.mark.parametrize("where", ["file", "journal"])
+async def test_the_ending_that_was_written_down_is_not_overwritten_by_a_guess(library, where):
+    """Its owner had said how it ended, and died over the undoing."""
+    dead_run(library, "run-0000000a", "one")
+    ending = {"status": "finished", "exit_code": 0, "ended": 5.0}
+    library.store.update_run("run-0000000a", phase="finish", **ending)
+    if where == "journal":  # the file was locked just then
+        library.store._write("UPDATE runs SET phase = 'act', status = NULL, exit_code = NULL, ended = NULL", ())
+    await library.upkeep(automatic=True).reap()
+    row = library.store.run("run-0000000a")
+    assert (row.phase, row.error) == ("over", None)
+    assert {key: getattr(row, key) for key in ending} == ending
 
 
 async def test_what_only_labels_tell_is_swept(moat, library):

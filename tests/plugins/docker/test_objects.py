@@ -39,7 +39,7 @@ def quick(monkeypatch):
 
 def containers(*answers, removed=None):
     calls = SimpleNamespace(remove=Script(*answers), wait_removed=Script(removed))
-    return SimpleNamespace(containers=calls, made={("container", "x")})
+    return SimpleNamespace(containers=calls, made={("container", "x"): "1d"})
 
 
 BUSY = refusal(409, "removal of container x is already in progress")
@@ -93,7 +93,9 @@ async def test_network_is_emptied_first():
         inspect=Script({"Containers": {"a": {}, "b": {}}}),
         disconnect=Script(refusal(404, "gone"), None),
     )
-    assert await objects.remove_network(SimpleNamespace(networks=networks, made={("network", "x")}), "x", {}) is True
+    assert (
+        await objects.remove_network(SimpleNamespace(networks=networks, made={("network", "x"): "x"}), "x", {}) is True
+    )
     assert networks.disconnect.calls == [("x", "a"), ("x", "b")]
 
 
@@ -104,9 +106,7 @@ OVERLAP = refusal(403, "Pool overlaps with other one on this address space")
 async def test_full_address_pools_get_a_small_subnet():
     """When the engine has no subnet left, small ones are tried until one is free."""
     networks = SimpleNamespace(create=Script(FULL, OVERLAP, OVERLAP, "id"))
-    assert (
-        await objects.create_network(SimpleNamespace(networks=networks, made=set()), "x", {"Driver": "bridge"}) == "id"
-    )
+    assert await objects.create_network(SimpleNamespace(networks=networks, made={}), "x", {"Driver": "bridge"}) == "id"
     subnets = [call[1]["IPAM"]["Config"][0]["Subnet"] for call in networks.create.calls[1:]]
     assert len(set(subnets)) == 3
     for subnet in subnets:
@@ -121,10 +121,10 @@ async def test_full_address_pools_get_a_small_subnet():
 )
 async def test_no_free_subnet_is_the_first_error(answers, words):
     """When that does not help either, the error is the engine's, with its hint."""
-    engine = SimpleNamespace(networks=SimpleNamespace(create=Script(*answers)), made=set())
+    engine = SimpleNamespace(networks=SimpleNamespace(create=Script(*answers)), made={})
     with pytest.raises(EngineError, match=words):
         await objects.create_network(engine, "x", {})
-    assert engine.made == set()
+    assert engine.made == {}
 
 
 async def test_making_is_not_interrupted():
@@ -137,7 +137,7 @@ async def test_making_is_not_interrupted():
         made.append(name)
         return "id"
 
-    engine = SimpleNamespace(containers=SimpleNamespace(create=create), made=set())
+    engine = SimpleNamespace(containers=SimpleNamespace(create=create), made={})
     returned = []
     async with anyio.create_task_group() as group:
 

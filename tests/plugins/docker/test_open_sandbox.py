@@ -49,7 +49,7 @@ async def test_shared_network_that_has_gone_is_made_again(scripted, tmp_path, ne
             await stream.send(answer(NETWORK))
 
     async with scripted(script) as (_, engine):
-        runtime = DockerRuntime(engine)
+        runtime = DockerRuntime(engine, str(tmp_path))
         engine.ready_networks.add(SHARED)
         run = make_run(runtime, tmp_path, network)
         if network.shared:

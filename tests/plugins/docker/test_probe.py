@@ -10,11 +10,15 @@ import threading
 
 import pytest
 
+from moat_core.runtime.proof import Proof
+from moat_plugins.docker import labels
 from moat_plugins.docker.probe import states
 
+MARKS = {"moat.run-id": "run-1", "moat.name": "fox", "moat.role": "main", "moat.oci-runtime": "runsc"}
 ITEM = {
     "Id": "abc",
-    "Labels": {"moat.run-id": "run-1", "moat.name": "fox", "moat.oci-runtime": "runsc"},
+    "Names": ["/moat-run-1"],
+    "Labels": MARKS,
     "State": "running",
     "Status": "Up 3 seconds",
 }
@@ -66,17 +70,19 @@ def ok(items):
         ({"State": "paused", "Status": "Up 1 second (Paused)"}, ("paused", None)),
         ({"State": "exited", "Status": "Exited (137) 2 hours ago"}, ("exited", 137)),
         (
-            {"State": "exited", "Status": "Exited (0) 2 hours ago", "Labels": {**ITEM["Labels"], "moat.keep": "true"}},
+            {"State": "exited", "Status": "Exited (0) 2 hours ago", "Labels": {**MARKS, "moat.keep": "true"}},
             ("kept", 0),
         ),
         ({"State": "dead", "Status": "Dead"}, ("failed", None)),
         ({"State": "unheard of", "Status": ""}, ("failed", None)),
     ],
 )
-def test_states_are_read(serve, more, expected):
+def test_states_are_read(serve, tmp_path, more, expected):
     """Each state of the engine's is one of ours; the exit code is in its words."""
-    address = serve(ok([ITEM | more]))
-    (state,) = states(address, 5)
+    item = ITEM | more
+    signed = labels.sign(Proof(tmp_path), "container", "moat-run-1", item["Labels"])
+    address = serve(ok([item | {"Labels": signed}]))
+    (state,) = states(address, 5, str(tmp_path))
     assert (state["state"], state["exit_code"]) == expected
     assert (state["run_id"], state["role"], state["name"], state["oci_runtime"], state["id"]) == (
         "run-1",
@@ -98,15 +104,43 @@ def test_states_are_read(serve, more, expected):
         ok([{}]),
         ok([5]),
         ok({"message": "no"}),
-        ok([ITEM | {"Labels": None}]),
+        ok([ITEM | {"Names": None}]),
         b"\xff" * 100,
     ],
     ids=range(9),
 )
-def test_anything_else_is_an_oserror(serve, reply):
+def test_anything_else_is_an_oserror(serve, tmp_path, reply):
     """Whatever answers there, a listing goes on without it."""
     with pytest.raises(OSError):  # noqa: PT011 - the contract is the class
-        states(serve(reply), 5)
+        states(serve(reply), 5, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("moat-run-1", {labels.PROOF: "0" * 32}),
+        ("moat-run-1", {labels.PROOF: ""}),
+        ("moat-run-1", {labels.RUN_ID: "run-2"}),
+        ("moat-run-1", {labels.ROLE: "other"}),
+        ("moat-run-1", {labels.USER: "0:0"}),
+        ("other", {}),
+        ("MOAT-run-1", {}),
+    ],
+    ids=range(7),
+)
+def test_what_is_not_proven_is_not_ours(serve, tmp_path, name, change):
+    """A copy of the labels under another name, or another claim beside the tag, is nobody's."""
+    signed = labels.sign(Proof(tmp_path), "container", "moat-run-1", MARKS)
+    address = serve(ok([ITEM | {"Names": [f"/{name}"], "Labels": {**signed, **change}}, ITEM | {"Labels": signed}]))
+    assert [each["run_id"] for each in states(address, 5, str(tmp_path))] == ["run-1"]
+
+
+def test_another_home_proves_nothing(serve, tmp_path):
+    """Each has a key of its own; one that has none yet has made nothing, and is not made by a look."""
+    (tmp_path / "a").mkdir()
+    signed = labels.sign(Proof(tmp_path / "a"), "container", "moat-run-1", MARKS)
+    assert states(serve(ok([ITEM | {"Labels": signed}])), 5, str(tmp_path / "b")) == []
+    assert not (tmp_path / "b").exists()
 
 
 def test_silence_has_a_deadline(tmp_path):
@@ -115,13 +149,13 @@ def test_silence_has_a_deadline(tmp_path):
         server.bind(str(tmp_path / "s"))
         server.listen()
         with pytest.raises(TimeoutError):
-            states(f"unix://{tmp_path}/s", 0.05)
+            states(f"unix://{tmp_path}/s", 0.05, str(tmp_path))
 
 
 def test_absent_engine_is_an_oserror(tmp_path):
     """Nothing there is a connection error, as the contract says."""
     with pytest.raises(OSError):  # noqa: PT011
-        states(f"unix://{tmp_path}/none", 1)
+        states(f"unix://{tmp_path}/none", 1, str(tmp_path))
 
 
 @pytest.mark.parametrize(

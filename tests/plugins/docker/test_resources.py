@@ -9,16 +9,17 @@ import pytest
 from scripted_engine import answer
 
 from moat_core.errors import EngineError
-from moat_plugins.docker import objects
+from moat_core.runtime.proof import Proof
+from moat_plugins.docker import labels, objects
 from moat_plugins.docker.resources import DockerContainer, DockerSharedNetwork
 from moat_plugins.docker.runtime import DockerRuntime
 
 LABELS = {"moat.run-id": "run-1", "moat.owner": "0" * 16}
 
 
-def context(engine):
+def context(engine, home):
     async def connection(kind, address):
-        return DockerRuntime(engine)
+        return DockerRuntime(engine, str(home))
 
     return SimpleNamespace(run_id="run-1", connection=connection)
 
@@ -47,23 +48,32 @@ def said(theirs):
     return [f"{method} {path.removeprefix('/v1.45').partition('?')[0]}" for method, path, _ in theirs.requests[1:]]
 
 
-async def test_usual_path_asks_nothing_twice(scripted):
-    """What this process made is removed by its name at once."""
+async def test_usual_path_asks_nothing_twice(scripted, tmp_path):
+    """What this process made is removed by its id at once."""
     async with scripted(script(POST=MADE, DELETE=DONE)) as (theirs, engine):
-        ctx, resource = context(engine), container("x")
+        ctx, resource = context(engine, tmp_path), container("x")
         await resource.create(ctx)
         assert await resource.release(ctx) is True
-        assert said(theirs) == ["POST /containers/create", "DELETE /containers/moat-run-1"]
+        assert said(theirs) == ["POST /containers/create", "DELETE /containers/abc"]
 
 
 @pytest.mark.parametrize(
-    ("labels", "found"), [(LABELS, True), ({**LABELS, "moat.owner": "1" * 16}, False), (None, False)], ids=range(3)
+    ("change", "found"),
+    [
+        ({}, True),
+        ({"moat.owner": "1" * 16}, False),
+        ({"moat.run-id": "run-2"}, False),
+        ({labels.PROOF: "0" * 32}, False),
+        ({"name": "moat-run-2"}, False),
+    ],
+    ids=range(5),
 )
-async def test_what_has_only_a_row_is_looked_at_first(scripted, labels, found):
+async def test_what_has_only_a_row_is_looked_at_first(scripted, tmp_path, change, found):
     """It is removed by the id that was looked at, so that a namesake made in between stays."""
-    seen = ({"Id": "abc", "Config": {"Labels": labels}}, "200 OK")
+    signed = labels.sign(Proof(tmp_path), "container", "moat-run-1", LABELS) | change
+    seen = ({"Id": "abc", "Name": f"/{change.get('name', 'moat-run-1')}", "Config": {"Labels": signed}}, "200 OK")
     async with scripted(script(GET=seen, DELETE=DONE)) as (theirs, engine):
-        assert await container("x").release(context(engine)) is found
+        assert await container("x").release(context(engine, tmp_path)) is found
         assert said(theirs) == ["GET /containers/moat-run-1/json", "DELETE /containers/abc"][: 1 + found]
 
 
@@ -76,22 +86,22 @@ async def test_what_has_only_a_row_is_looked_at_first(scripted, labels, found):
     ],
     ids=range(3),
 )
-async def test_used_shared_network_is_left_alone(scripted, body, status, found):
+async def test_used_shared_network_is_left_alone(scripted, tmp_path, body, status, found):
     """One request, and no attempt to clear the way."""
     async with scripted(script(DELETE=(body, status))) as (theirs, engine):
-        assert await DockerSharedNetwork("x", "moat").release(context(engine)) is found
+        assert await DockerSharedNetwork("x", "moat").release(context(engine, tmp_path)) is found
         assert said(theirs) == ["DELETE /networks/moat"]
 
 
-async def test_container_that_will_not_stop_is_not_kept(scripted):
+async def test_container_that_will_not_stop_is_not_kept(scripted, tmp_path):
     """Neither when the stop is refused nor when it did nothing; nor one that is gone."""
     missing = ({"message": "No such container"}, "404 Not Found")
     async with scripted(script(GET=missing)) as (_, engine):
-        assert await container("x").keep(context(engine)) is False
+        assert await container("x").keep(context(engine, tmp_path)) is False
     running = ({"Id": "abc", "State": {"Running": True}}, "200 OK")
     for stop in (({"message": "cannot stop"}, "500 X"), ({}, "200 OK")):
         async with scripted(script(GET=running, POST_stop=stop)) as (_, engine):
-            assert await container("x").keep(context(engine)) is False
+            assert await container("x").keep(context(engine, tmp_path)) is False
 
 
 async def test_taken_volume_is_refused():

@@ -7,7 +7,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from guarded import FOREIGN, MARKS, OWN, ask, make_scope, open_guard
+from guarded import FOREIGN, GUESTS, MARKS, OWN, ask, make_scope, open_guard
 
 IMAGE = "debian:bookworm-slim"
 CREATE = "/v1.45/containers/create"
@@ -227,7 +227,7 @@ async def test_what_is_forced_on_a_container(tmp_path):
         assert (status, answer) == (201, {"Id": OWN, "Warnings": []})
         target, sent = engine.last()
     assert target == "/v1.45/containers/create?name=web"
-    assert sent["Labels"] == {"a": "b", **MARKS}
+    assert sent["Labels"] == GUESTS.sign("container", "web", {"a": "b"})
     made = sent["HostConfig"]
     assert made["Runtime"] == "runsc"
     assert made["NetworkMode"] == "moat-run-0000abcd"
@@ -252,7 +252,7 @@ async def test_lists_are_filtered(tmp_path):
             await ask(stream, "GET", f'/v1.45{path}?filters={{"label":{{"x=y":true}}}}')
             target = engine.asked[-1][1]
             filters = json.loads(parse_qs(urlsplit(target).query)["filters"][0])
-            assert filters["label"] == ["x=y", "moat.run-id=run-0000abcd", "moat.role=guest"]
+            assert filters["label"] == ["x=y", *(f"{key}={value}" for key, value in MARKS.items())]
 
 
 async def test_options_widen():

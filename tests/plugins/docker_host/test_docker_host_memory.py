@@ -6,7 +6,7 @@ import json
 
 import anyio
 import pytest
-from guarded import MARKS, OWN, ask, make_scope, open_guard, read_answer
+from guarded import GUESTS, MARKS, OWN, OWN_IMAGE, ask, make_scope, open_guard, read_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,9 +109,10 @@ async def test_who_waits_in_vain_is_told_so():
 VOLUMES = {
     "Warnings": None,
     "Volumes": [
-        {"Name": "a", "Labels": {**MARKS, "x": "y" * 3000}},
-        {"Name": "moat-b", "Labels": {**MARKS, "moat.docker-host.bind": "true"}},
-        {"Name": "c", "Labels": MARKS},
+        {"Name": "a", "Labels": GUESTS.sign("volume", "a", {"x": "y" * 3000})},
+        {"Name": "moat-b", "Labels": GUESTS.sign("volume", "moat-b", {"moat.docker-host.bind": "true"})},
+        {"Name": "b", "Labels": {**MARKS, "x": "copied"}},
+        {"Name": "c", "Labels": GUESTS.sign("volume", "c", {})},
     ],
 }
 
@@ -120,12 +121,12 @@ async def test_lists_are_what_they_were():
     """The guard's own volumes are left out; of everything, the run's own, with its sum."""
     async with open_guard(make_scope()) as (connect, engine, _):
         engine.answers["GET", "/volumes"] = (200, VOLUMES)
-        engine.answers["GET", "/images/json"] = (200, [{"Id": "1", "Labels": MARKS}, {"Id": "2", "Labels": None}])
+        engine.answers["GET", "/images/json"] = (200, [OWN_IMAGE, {"Id": "2", "Labels": None}])
         engine.answers["GET", "/system/df"] = (
             200,
             {
                 "LayersSize": 99,
-                "Images": [{"Size": 3, "Labels": MARKS}, {"Size": 4, "Labels": {}}, {"Size": 5, "Labels": MARKS}],
+                "Images": [{**OWN_IMAGE, "Size": 8}, {"Id": "2", "Size": 4, "Labels": MARKS}],
                 "Containers": None,
                 "Volumes": VOLUMES["Volumes"],
                 "BuildCache": [{"ID": "x"}],
@@ -134,9 +135,9 @@ async def test_lists_are_what_they_were():
         stream = connect()
         status, found = await ask(stream, "GET", "/v1.45/volumes")
         assert (status, [item["Name"] for item in found["Volumes"]]) == (200, ["a", "c"])
-        assert await ask(stream, "GET", "/v1.45/images/json") == (200, [{"Id": "1", "Labels": MARKS}])
+        assert await ask(stream, "GET", "/v1.45/images/json") == (200, [{**OWN_IMAGE, "RepoTags": ["own:1"]}])
         status, found = await ask(stream, "GET", "/v1.45/system/df")
-        assert (found["LayersSize"], len(found["Images"]), found["Containers"], found["BuildCache"]) == (8, 2, [], [])
+        assert (found["LayersSize"], len(found["Images"]), found["Containers"], found["BuildCache"]) == (8, 1, [], [])
         assert len(found["Volumes"]) == 2
         engine.answers["GET", "/volumes"] = (500, {"message": "no"})
         assert await ask(stream, "GET", "/v1.45/volumes") == (500, {"message": "no"})

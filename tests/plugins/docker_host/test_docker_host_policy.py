@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from guarded import MARKS, make_scope, open_guard
+from guarded import make_scope, open_guard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +92,7 @@ def test_a_container_is_made_exactly_if_nothing_of_it_is_unsafe(config, safe, un
     made = check_create(body, make_scope())
     assert {key: made[key] for key in config} == {key: SAFE[key] for key in config}
     assert not set(made["HostConfig"]) - KNOWN
-    assert made["Labels"] == MARKS
+    assert made["Labels"] == {}
 
 
 KNOWN = set(SAFE_HOST) | {"PidsLimit", "Memory", "NanoCpus", "Runtime", "MemorySwap"}
@@ -329,7 +329,8 @@ async def checked(method, fields):
     """What becomes of a message, in front of an engine of a table."""
     async with open_guard(make_scope()) as (_, api, _refusals):
         try:
-            return await check_message(method, encode(fields), Engine(api, make_scope()))
+            message, _ = await check_message(method, encode(fields), Engine(api, make_scope()))
+            return message
         except Refused as refused:
             return refused
 
@@ -342,22 +343,28 @@ async def test_no_such_build(method, fields):
 
 @pytest.mark.parametrize(("method", "number"), [(SOLVE, 7), (BRIDGE, 3)])
 async def test_what_is_forced_on_a_build(method, number):
-    """Its labels, its own cache mounts, and no other frontend by a comment in the Dockerfile."""
+    """Its own cache mounts, and no other frontend by a comment in the Dockerfile."""
     frontend = 6 if method == SOLVE else 2
-    given = {"target": "x", "label:moat.role": "main", "build-arg:BUILDKIT_SYNTAX": "evil", "cmdline": "evil"}
+    given = {"target": "x", "build-arg:BUILDKIT_SYNTAX": "evil", "cmdline": "evil"}
     fields = [(frontend, 2, b"dockerfile.v0"), *(write_entry(number, key, item) for key, item in given.items())]
     fields.append(write_entry(number, "build-arg:BUILDKIT_CACHE_MOUNT_NS", "theirs"))
     made = decode(await checked(method, fields))
     assert read_map(made, number) == {
         "target": "x",
-        "label:moat.run-id": "run-0000abcd",
-        "label:moat.role": "guest",
         "build-arg:BUILDKIT_CACHE_MOUNT_NS": "run-0000abcd",
         "build-arg:BUILDKIT_SANDBOX_HOSTNAME": "moat-run-0000abcd",
         "hostname": "moat-run-0000abcd",
         "cmdline": "moat",
     }
     assert (frontend, 2, b"dockerfile.v0") in made
+
+
+@pytest.mark.parametrize(("method", "number"), [(SOLVE, 7), (BRIDGE, 3)])
+@pytest.mark.parametrize("key", ["moat.role", "moat.proof", "MOAT.run-id", " moat.x"])
+async def test_a_build_gives_no_labels_of_moats(method, number, key):
+    """Neither the run's own nor others': an image's labels are copied to whatever is made from it."""
+    fields = [(6 if method == SOLVE else 2, 2, b"dockerfile.v0"), write_entry(number, f"label:{key}", "x")]
+    assert isinstance(await checked(method, fields), Refused)
 
 
 def test_other_methods_of_buildkit_are_not_passed():

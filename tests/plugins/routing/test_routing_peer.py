@@ -1,17 +1,12 @@
 """Another user of the machine is told nothing of runs: the attack is made by a process of another user id."""
 
 import asyncio
-import errno
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 from routing_world import Backend
-
-from moat_plugins.routing import peer
-from moat_plugins.routing.peer import find_uid
 
 OTHER = 65534
 ASK = """
@@ -78,57 +73,3 @@ async def test_services_are_everybodys(world, net):
     async with Backend("fox") as fox:
         world.run("fox").route(web=fox.port)
         assert (await ask_as_other(net.port, "web.fox.localhost")).endswith("\r\n\r\nfox")
-
-
-@needs_root
-@pytest.mark.parametrize(("family", "listen", "connect"), [
-    (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
-    (socket.AF_INET6, "::1", "::1"),
-    (socket.AF_INET, "127.0.0.1", "::ffff:127.0.0.1"),
-])  # fmt: skip
-def test_the_kernel_knows_the_other_end(family, listen, connect):
-    """Over IPv4, IPv6, and IPv4 as an IPv6 socket has it."""
-    with socket.socket(family) as listener:
-        listener.bind((listen, 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        program = ASK.format(uid=OTHER, address=connect, port=port, host="x", path="/", accept="*/*")
-        asking = subprocess.Popen([sys.executable, "-c", program])
-        accepted, peer = listener.accept()
-        with accepted:
-            assert find_uid(peer, accepted.getsockname()) == OTHER
-        asking.wait(20)
-
-
-def test_who_listens_there_is_not_the_other_end():
-    """The kernel would tell of a listening socket, where there is no connection."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        assert find_uid(one.getsockname(), other.getsockname()) is None
-
-
-def test_who_cannot_be_looked_up_is_a_stranger(monkeypatch):
-    """No descriptor is left, say: whoever has used them up would be told everything."""
-
-    class Transport:
-        def get_extra_info(self, name):
-            return ("127.0.0.1", {"peername": 1, "sockname": 2}[name])
-
-    def fail(error):
-        def open_socket(*_):
-            raise OSError(error, os.strerror(error))
-
-        monkeypatch.setattr(peer.socket, "socket", open_socket)
-
-    fail(errno.EMFILE)
-    assert not peer.is_ours(Transport())
-    fail(errno.EPROTONOSUPPORT)  # gVisor: it never tells, and there is one user
-    assert peer.is_ours(Transport())
-
-
-def test_ones_own_connection_is_ones_own():
-    """Else nobody would see their page."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()):
-            accepted, peer = listener.accept()
-            with accepted:
-                assert find_uid(peer, accepted.getsockname()) == os.geteuid()

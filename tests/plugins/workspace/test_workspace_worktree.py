@@ -51,7 +51,9 @@ def test_worktrees_repository_is_mounted(planned, repository, worktree):
 def test_relative_link_leads_to_where_git_looks(worktree, repository):
     """A relative link (git 2.48, worktree.useRelativePaths) is resolved from /workspace inside."""
     (worktree / ".git").write_text("gitdir: ../main/.git/worktrees/tree\n")
-    assert find_repository(worktree) == Repository(str(repository / ".git"), "/main/.git")
+    found = find_repository(worktree)
+    assert isinstance(found, Repository)
+    assert (found.source.path, found.target) == (str(repository / ".git"), "/main/.git")
 
 
 @pytest.mark.parametrize("text", [None, "", "no link", "gitdir", b"gitdir: \0x", b"\xff\xfe"])

@@ -13,9 +13,11 @@ __all__ = ["HelloConfig"]
 class HelloConfig:
     """How runs are greeted."""
 
-    word: str = option("Hello", help="The first word of the greeting.")
-    loud: bool = option(False, help="Use capitals.")
-    guest_book: bool = option(False, help="Write down who came and how they left.")
+    word: str = option("Hello", help="The first word of the greeting.", widens=False)
+    loud: bool = option(False, help="Use capitals.", widens=False)
+    guest_book: bool = option(
+        False, help="Write down who came and how they left.", widens="what a run leaves behind in the state folder"
+    )
 
     def greeting(self, name: str) -> str:
         """Return the greeting for NAME."""

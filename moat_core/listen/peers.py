@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Hashable
 
-__all__ = ["find_uid", "is_ours"]
+__all__ = ["find_peer", "find_uid", "is_ours"]
 
 _SOCK_DIAG, _BY_FAMILY, _REQUEST = 4, 20, 1  # NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST
 _ALL_STATES, _NO_COOKIE = 0xFFFFFFFF, 0xFFFFFFFF
@@ -24,6 +25,24 @@ _ANSWER = struct.Struct("=BBBB2s2s16s16sIIIIIIII")  # inet_diag_msg
 _PORTS, _UID = slice(4, 6), 14
 _WAIT_S = 0.5
 _NEVER = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+
+
+def find_peer(connected: socket.socket, address: Any) -> Hashable:
+    """Return whose the connection is: an IP address; or of a Unix socket user and process (unix(7), SO_PEERCRED).
+
+    Args:
+        connected: The socket.
+        address: What accept(2) said.
+    """
+    if connected.family in {socket.AF_INET, socket.AF_INET6}:
+        return address[0] if address else None
+    if hasattr(socket, "SO_PEERCRED"):
+        try:
+            pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            return None
+        return uid, pid
+    return None
 
 
 def is_ours(transport: asyncio.Transport) -> bool:

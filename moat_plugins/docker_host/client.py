@@ -12,6 +12,7 @@ from moat_core.http.body import BadBody
 from moat_core.http.head import BadHead
 from moat_core.http.message import read_request, write_head
 from moat_core.http.streams import Incoming
+from moat_plugins.docker_host.budget import weigh
 from moat_plugins.docker_host.policy.verdict import Refused
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from moat_core.http.message import Asked
+    from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.upstream import Head
 
 __all__ = ["Client", "Gone", "read_headers"]
@@ -31,6 +33,10 @@ _HEAD_S = 30.0
 """How long a head may take from its first byte: longer than any client needs, and nobody keeps a connection by it."""
 _IDLE_S = 600.0
 """How long a connection may wait for its next request; Docker's own clients close it after 90 s."""
+_BODY_S = 60.0
+"""What a body that is looked at may take to come."""
+_SEND_S = 30.0
+"""What a client may take for an answer that is in memory whole."""
 _LINGER_BYTES = 8 * 1024 * 1024
 _LINGER_S = 5.0
 _BODILESS = frozenset({204, 304})
@@ -112,18 +118,22 @@ class Client:
         except (OSError, anyio.BrokenResourceError) as error:
             raise Gone from error
 
-    async def read_body(self) -> bytes:
-        """Return the request's whole body.
+    async def read_body(self, account: Account) -> bytes:
+        """Return the request's whole body, charged to ACCOUNT by what it weighs once it is parsed.
 
         Raises:
-            Refused: It is too long to be looked at.
+            Refused: It is too long to be looked at, or takes too long to come.
         """
         data = bytearray()
-        while piece := await self.read_piece():
-            data += piece
-            if len(data) > JSON_BYTES:
-                raise Refused("moat: the body is too long.", status=413)
-        return bytes(data)
+        with anyio.move_on_after(_BODY_S):
+            while piece := await self.read_piece():
+                data += piece
+                if len(data) > JSON_BYTES:
+                    raise Refused("moat: the body is too long.", status=413)
+                await account.hold(len(data))
+            await account.hold(weigh(data))
+            return bytes(data)
+        raise Refused("moat: the body does not come.", status=408)
 
     async def watch(self) -> None:
         """Wait until the client leaves; return early when it says something."""
@@ -139,8 +149,28 @@ class Client:
         lines = [*(headers or {}).items(), ("Content-Length", str(len(data)))]
         if data:
             lines.append(("Content-Type", "application/json"))
-        await self._write(self._begin(status, lines) + data)
+        await self._write_soon(self._begin(status, lines) + data)
         self._is_answered = True
+
+    async def begin_list(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin an answer of JSON whose length is not known yet."""
+        self._chunked = not self._is_head
+        lines = [*headers.items(), ("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+        await self._write(self._begin(status, lines))
+
+    async def send_soon(self, piece: bytes) -> None:
+        """Pass on a piece of the body; who does not take it in time has gone.
+
+        Raises:
+            Gone: It was not taken.
+        """
+        await self._write_soon(self._framed(piece))
+
+    async def _write_soon(self, data: bytes) -> None:
+        with anyio.move_on_after(_SEND_S) as scope:
+            await self._write(data)
+        if scope.cancelled_caught:
+            raise Gone
 
     async def begin(self, head: Head, *, is_whole: bool = True) -> None:
         """Begin to pass an answer of the engine on.
@@ -167,7 +197,10 @@ class Client:
 
     async def send(self, piece: bytes) -> None:
         """Pass on a piece of its body."""
-        await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        await self._write(self._framed(piece))
+
+    def _framed(self, piece: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked and piece else piece
 
     async def end(self) -> None:
         """Say that it is over."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from moat_plugins.docker_host.budget import Budget, Recent
+from moat_plugins.docker_host.items import Listing, filter_items
 from moat_plugins.docker_host.policy.fields import any_name, check_reference, is_short_id
 from moat_plugins.docker_host.policy.verdict import Refused, missing
 from moat_plugins.docker_host.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from moat_core.runtime.facets import EngineApi
+    from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.names import Names
     from moat_plugins.docker_host.scope import Scope
 
@@ -31,15 +37,23 @@ class Engine:
     proven is (`Guests`); labels alone prove nothing.
     """
 
-    def __init__(self, api: EngineApi, scope: Scope, names: Names | None = None) -> None:
+    def __init__(self, api: EngineApi, scope: Scope, names: Names | None = None, budget: Budget | None = None) -> None:
         self.api = api
+        self.budget = budget or Budget()
+        self._account: Account | None = None
         self.names = names
         self.scope = scope
-        self.execs: set[str] = set()
-        self.images: set[str] = set()
+        self.execs = Recent()
+        self.images = Recent()
         """Ids of images that the run pulled or used: it may see them in lists."""
         self.guests = scope.guests
-        self._containers: set[str] = set()
+        self._containers = Recent()
+
+    def charged(self, account: Account) -> Engine:
+        """Return the same, as a request asks whose ACCOUNT what is answered is charged to."""
+        view = copy.copy(self)  # what is known is shared
+        view._account = account  # noqa: SLF001 - our own
+        return view
 
     async def ask(
         self,
@@ -48,23 +62,66 @@ class Engine:
         query: Iterable[tuple[str, str]] = (),
         body: Any = None,
         headers: Iterable[tuple[str, str]] = (),
+        *,
+        pick: Callable[[Any], Any] | None = None,
     ) -> tuple[int, Any]:
         """Ask one thing: ``(status, parsed answer)``. PATH is without version and not quoted.
 
+        Args:
+            pick: Returns what of a 2xx answer is wanted, which is little: for it nothing is charged any more.
+
         Raises:
             RuntimeUnavailable: Nothing answers.
+            Refused: There is no room for the answer.
         """
         content = None if body is None else json.dumps(body).encode()
         pairs = list(query)
         target = f"/v{self.scope.version}{quote(path, safe='/:@')}" + (f"?{urlencode(pairs)}" if pairs else "")
-        async with Upstream.open(self.api) as upstream:
-            await upstream.send_request(method, target, [*headers], content)
-            head = await upstream.read_head()
-            data = await upstream.read_body()
-        try:
-            return head.status, json.loads(data) if data.strip() else None
-        except ValueError:
-            return head.status, None
+        with self._charge() as account:
+            before = account.size
+            async with Upstream.open(self.api) as upstream:
+                await upstream.send_request(method, target, [*headers], content)
+                head = await upstream.read_head()
+                data = await upstream.read_body(account)
+            try:
+                found = json.loads(data) if data.strip() else None
+            except ValueError:
+                found = None
+            if pick is not None:
+                found = pick(found) if 200 <= head.status < 300 else None  # noqa: PLR2004 - OK
+                await account.hold(before)
+            return head.status, found
+
+    async def list_items(
+        self, path: str, query: Iterable[tuple[str, str]], pick: Callable[[Any], Any], *, name: str = ""
+    ) -> list[Any]:
+        """Return what PICK wants of each item of a list, which is little; nothing where that is ``None``.
+
+        Args:
+            path: As in `ask`, which is for what has to be looked at whole.
+            query: Likewise.
+            pick: See above.
+            name: Of the list in the answer; ``""``: the answer is the list.
+        """
+        found: list[Any] = []
+
+        def keep(item: Any) -> None:
+            if (picked := pick(item)) is not None:
+                found.append(picked)
+
+        target = f"/v{self.scope.version}{path}?{urlencode(list(query))}"
+        with self._charge() as account:
+            before = account.size
+            async with Upstream.open(self.api) as upstream:
+                await upstream.send_request("GET", target, [], None)
+                if (await upstream.read_head()).status == 200:  # noqa: PLR2004 - OK
+                    async for _ in filter_items(upstream, Listing({name: keep}), account):
+                        pass
+            await account.hold(before)
+        return found
+
+    def _charge(self) -> AbstractContextManager[Account]:
+        return self.budget.open() if self._account is None else nullcontext(self._account)
 
     async def own_container(self, name: str) -> str:
         """Return the id of the run's own container NAME (or a beginning of its id).

@@ -7,6 +7,7 @@ writer, and no more than the windows of HTTP/2 is held here.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,19 +33,24 @@ from moat_plugins.docker_host.policy.builds import CHECKED, PASSED, check_messag
 from moat_plugins.docker_host.policy.verdict import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from anyio.abc import ByteStream
 
+    from moat_plugins.docker_host.budget import Account
     from moat_plugins.docker_host.engine import Engine
     from moat_plugins.docker_host.images import Making
 
 __all__ = ["filter_grpc"]
 
-_HEADERS_BYTES = 16 * 1024 * 1024
-"""What gRPC for Go takes; an error's details come in a trailer."""
+_HEADERS_BYTES = 1024 * 1024
+"""An error's details, the Dockerfile among them, come in a trailer; who has more there to say is told of an error."""
 _ASKED_HEADERS_BYTES = 64 * 1024
 """What a request may have of them: their small size on the wire says nothing of that in memory."""
 _MESSAGE_BYTES = 1024 * 1024
 _MOST_HELD = 8
+_FIELDS = 48
+"""What a byte of a message takes as fields at the most; an empty one is two bytes long and 100 in memory."""
 _DENIED, _EXHAUSTED, _UNIMPLEMENTED = 7, 8, 12
 _Headers = Any
 """What h2 gives and takes: pairs of bytes, some of them marked as secret."""
@@ -86,18 +92,24 @@ async def filter_grpc(client: ByteStream, upstream: ByteStream, engine: Engine, 
     up = _Side(upstream, _connection(client_side=True))
     for side in (down, up):
         await side.flush()
-    bridge = _Bridge(down, up, engine)
-    async with anyio.create_task_group() as group:
+    async with _hold(engine) as account, anyio.create_task_group() as group:
+        bridge = _Bridge(down, up, engine, account)
 
         async def run(side: _Side, first: bytes) -> None:
             try:
                 await bridge.read(side, first)
-            except (*_BROKEN, ProtocolError):
+            except (*_BROKEN, ProtocolError, Refused):
                 pass
             group.cancel_scope.cancel()
 
         group.start_soon(run, up, rest)
         await run(down, early)
+
+
+@asynccontextmanager
+async def _hold(engine: Engine) -> AsyncIterator[Account]:
+    with engine.budget.open() as account:
+        yield account
 
 
 def _connection(*, client_side: bool) -> H2Connection:
@@ -110,8 +122,8 @@ def _connection(*, client_side: bool) -> H2Connection:
 
 
 class _Bridge:
-    def __init__(self, down: _Side, up: _Side, engine: Engine) -> None:
-        self._down, self._up, self._engine = down, up, engine
+    def __init__(self, down: _Side, up: _Side, engine: Engine, account: Account) -> None:
+        self._down, self._up, self._engine, self._account = down, up, engine, account
         self._held: dict[int, bytearray] = {}
         self._methods: dict[int, tuple[str, _Headers]] = {}
         self._makings: dict[int, list[Making]] = {}
@@ -142,10 +154,13 @@ class _Bridge:
             if only:
                 side.ended.add(event.stream_id)
             other.http.send_headers(side.peers[event.stream_id], event.headers, end_stream=only)
+            if only:
+                self._finish(side.peers[event.stream_id])
         elif isinstance(event, TrailersReceived):
             peer = side.peers[event.stream_id]
             side.ended.add(event.stream_id)
             other.trailers[peer] = await self._adopt(event.stream_id, event.headers)
+            await self._charge()
             self._queue(other, peer, b"", 0, ends=True)
         elif isinstance(event, DataReceived):
             await self._data(side, other, event)
@@ -194,8 +209,12 @@ class _Bridge:
             self._held[number] += event.data
             side.http.acknowledge_received_data(size, number)
             if len(self._held[number]) > _MESSAGE_BYTES:
-                del self._held[number], self._methods[number]
-                self._deny(number, _DENIED, "moat: the message is too long.")
+                await self._refuse(number, "moat: the message is too long.")
+                return
+            try:
+                await self._charge()
+            except Refused as refused:
+                await self._refuse(number, refused.message)
         elif number in side.peers:
             self._queue(other, side.peers[number], event.data, size)
         else:
@@ -203,16 +222,18 @@ class _Bridge:
 
     async def _end(self, side: _Side, other: _Side, number: int) -> None:
         if side is self._down and number in self._held:
-            method, headers = self._methods.pop(number)
-            data = bytes(self._held.pop(number))
+            method, headers = self._methods[number]
             try:
-                message, makings = await check_message(method, _unframe(data), self._engine)
+                await self._charge(len(self._held[number]) * _FIELDS)
+                message, makings = await check_message(method, _unframe(bytes(self._held[number])), self._engine)
             except Refused as refused:
-                self._deny(number, _DENIED, refused.message)
+                await self._refuse(number, refused.message)
                 return
+            del self._methods[number], self._held[number]
             peer = self._open(number, headers)
             self._makings[peer] = makings
             self._queue(self._up, peer, _frame(message), 0, ends=True)
+            await self._charge()
         elif number in side.peers and number not in side.ended:
             self._queue(other, side.peers[number], b"", 0, ends=True)
 
@@ -225,13 +246,45 @@ class _Bridge:
             return [("grpc-status", str(_DENIED)), ("grpc-message", _quote(refused.message))]
         return trailers
 
+    async def _refuse(self, number: int, message: str) -> None:
+        """Answer a call that was held with an error."""
+        del self._held[number], self._methods[number]
+        self._deny(number, _DENIED, message)
+        await self._charge()
+
+    async def _charge(self, more: int = 0) -> None:
+        """Hold what there is of messages, and MORE.
+
+        Raises:
+            Refused: There is no room for it.
+        """
+        held = sum(map(len, self._held.values())) * 2
+        held += sum(len(value) for each in self._down.trailers.values() for _, value in each)
+        await self._account.hold(held + more)
+
     def _forget(self, side: _Side, other: _Side, number: int, code: Any) -> None:
         self._held.pop(number, None)
         self._methods.pop(number, None)
+        side.ended.discard(number)
         peer = side.peers.pop(number, None)
         if peer is not None:
+            other.peers.pop(peer, None)
+            other.ended.discard(peer)
+            other.trailers.pop(peer, None)
             other.waiting.pop(peer, None)
             other.http.reset_stream(peer, code)
+
+    def _finish(self, number: int) -> None:
+        """Forget a call whose answer has been sent: nothing of it is left, however many there are of them."""
+        peer = self._down.peers.pop(number, None)
+        self._down.ended.discard(number)
+        if peer is not None:
+            self._up.peers.pop(peer, None)
+            self._up.ended.discard(peer)
+            try:
+                self._up.http.reset_stream(peer)  # the engine has said all; the client may have gone on
+            except ProtocolError:
+                pass
 
     def _queue(self, side: _Side, number: int, data: bytes, size: int, *, ends: bool = False) -> None:
         side.waiting.setdefault(number, deque()).append((data, ends, size))
@@ -265,6 +318,8 @@ class _Bridge:
             side.http.send_data(number, data, end_stream=ends)
         if size and number in side.peers:
             source.http.acknowledge_received_data(size, side.peers[number])
+        if ends and side is self._down:
+            self._finish(number)
         return True
 
 

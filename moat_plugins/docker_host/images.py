@@ -108,12 +108,11 @@ async def _tag(engine: Engine, identity: str, name: str) -> None:
 async def own_images(engine: Engine) -> set[str]:
     """Return the ids of all images that the run made."""
     filters = json.dumps({"reference": [engine.guests.repository]})
-    status, listed = await engine.ask("GET", "/images/json", (("filters", filters),))
-    return {
-        item["Id"]
-        for item in (listed if status == _OK else [])
-        if engine.guests.own_names(item["Id"], item.get("RepoTags") or ()) is not None
-    }
+
+    def own(item: Any) -> Any:
+        return item["Id"] if engine.guests.own_names(item["Id"], item.get("RepoTags") or ()) is not None else None
+
+    return set(await engine.list_items("/images/json", (("filters", filters),), own))
 
 
 def hide_names(engine: Engine, item: dict[str, Any], *, key: str = "RepoTags") -> dict[str, Any]:
@@ -163,8 +162,10 @@ async def remove_image(engine: Engine, found: dict[str, Any], name: str, *, forc
 
 
 async def _is_used(engine: Engine, identity: str) -> bool:
-    status, listed = await engine.ask("GET", "/containers/json", (("all", "1"),))
-    return status == _OK and any(item.get("ImageID") == identity for item in listed)
+    def uses(item: Any) -> Any:
+        return True if item.get("ImageID") == identity else None
+
+    return bool(await engine.list_items("/containers/json", (("all", "1"),), uses))
 
 
 def error_line(refused: Refused) -> bytes:

@@ -13,6 +13,7 @@ from moat_core.http.body import BadBody
 from moat_core.http.head import BadHead
 from moat_core.http.message import read_response, write_head
 from moat_core.http.streams import Incoming
+from moat_plugins.docker_host.budget import weigh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from moat_core.runtime.facets import EngineApi
+    from moat_plugins.docker_host.budget import Account
 
 __all__ = ["Head", "Upstream"]
 
 _HEAD_BYTES = 256 * 1024
-_BODY_BYTES = 64 * 1024 * 1024
+_BODY_BYTES = 4 * 1024 * 1024
+"""The longest answer that is looked at whole; lists are looked at item by item (`items`)."""
 _SWITCHED, _OK = 101, 200
 
 
@@ -123,13 +126,20 @@ class Upstream:
         except (BadBody, OSError, anyio.BrokenResourceError) as error:
             raise EngineError(f"The engine's answer broke off: {error}.") from error
 
-    async def read_body(self) -> bytes:
-        """Return all of the answer's body."""
-        data = bytearray()
+    async def read_body(self, account: Account) -> bytes:
+        """Return all of the answer's body, charged to ACCOUNT beside what that holds already, as if it were parsed.
+
+        Raises:
+            EngineError: It is too long.
+            Refused: There is no room for it.
+        """
+        data, before = bytearray(), account.size
         while piece := await self.read_piece():
             data += piece
             if len(data) > _BODY_BYTES:
                 raise EngineError("The engine's answer is too long for the guard to look at.")
+            await account.hold(before + len(data))
+        await account.hold(before + weigh(data))
         return bytes(data)
 
     @property

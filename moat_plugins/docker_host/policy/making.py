@@ -79,8 +79,12 @@ async def load_archive(call: Call) -> Forward:
         raise refuse("loading an image archive", "it could replace any image of the engine; import or build", "images")
     engine, taken = call.engine, list[str]()
     filters = json.dumps({"reference": ["moat/*", "moat/*:*"]})
-    _, listed = await engine.ask("GET", "/images/json", (("filters", filters),))
-    before = {name: item["Id"] for item in listed or () for name in item.get("RepoTags") or ()}
+
+    def names(item: Any) -> Any:
+        return item["Id"], tuple(item.get("RepoTags") or ())
+
+    listed = await engine.list_items("/images/json", (("filters", filters),), names)
+    before = {name: identity for identity, there in listed for name in there}
 
     def line(data: bytes) -> bytes:
         if _LOADED in data:

@@ -8,6 +8,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from moat_core.plan import random_name
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.containers import check_create
 from moat_plugins.docker_host.policy.execs import check_exec, check_exec_start
 from moat_plugins.docker_host.policy.fields import check_name, hide_labels
@@ -28,12 +29,11 @@ _HOSTS_PROCESSES = frozenset({None, "", "runc", "crun"})
 async def own_list(call: Call) -> Forward:
     """List the run's own."""
 
-    async def only_own(answer: Any) -> Any:
-        is_own = call.engine.is_own_container
-        kept = [item for item in answer if is_own(item["Id"], item.get("Names") or (), item.get("Labels"))]
-        return [{**item, "Labels": hide_labels(item.get("Labels"))} for item in kept]
+    def keep(item: Any) -> Any:
+        is_own = call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return {**item, "Labels": hide_labels(item.get("Labels"))} if is_own else None
 
-    return call.forward(query=call.with_own(), transform=only_own)
+    return call.forward(query=call.with_own(), listing=Listing({"": keep}))
 
 
 async def inspect(call: Call) -> Forward:
@@ -148,15 +148,17 @@ async def prune(call: Call) -> Reply:
     if "until" in filters:
         raise refuse("pruning by time", "the guard cannot do it; remove the containers by name")
     call.pairs = (("filters", json.dumps(filters)), ("all", "1"))
-    _, found = await call.engine.ask("GET", "/containers/json", call.with_own())
+
+    def own(item: Any) -> Any:
+        is_own = call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return item["Id"] if is_own else None
+
     removed = []
-    for item in found or []:
-        if not call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels")):
-            continue
-        status, _ = await call.engine.ask("DELETE", f"/containers/{item['Id']}", (("v", "1"),))
+    for identity in await call.engine.list_items("/containers/json", call.with_own(), own):
+        status, _ = await call.engine.ask("DELETE", f"/containers/{identity}", (("v", "1"),))
         if status == _DELETED:
-            call.engine.guests.drop_renamed(item["Id"])
-            removed.append(item["Id"])
+            call.engine.guests.drop_renamed(identity)
+            removed.append(identity)
     return Reply(200, {"ContainersDeleted": removed, "SpaceReclaimed": 0})
 
 

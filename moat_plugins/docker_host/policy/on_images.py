@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.images import hide_names, name_image, own_images, remove_image
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.fields import check_reference
 from moat_plugins.docker_host.policy.images import check_new_tag, check_pulled, own_image
 from moat_plugins.docker_host.policy.making import import_archive, login
@@ -26,11 +27,13 @@ async def own_list(call: Call) -> Forward:
     wants = {"1": True, "true": True, "0": False, "false": False}.get((dangling or [""])[0].lower())
     query = tuple(pair for pair in call.pairs if pair[0] != "filters")
 
-    async def only_own(answer: Any) -> Any:
-        kept = [hide_names(engine, item) for item in answer if item.get("Id") in own or item.get("Id") in engine.images]
-        return [item for item in kept if wants is None or wants is not bool(item.get("RepoTags"))]
+    def keep(item: Any) -> Any:
+        if item.get("Id") not in own and item.get("Id") not in engine.images:
+            return None
+        shown = hide_names(engine, item)
+        return shown if wants is None or wants is not bool(shown.get("RepoTags")) else None
 
-    return call.forward(query=(*query, ("filters", json.dumps(filters))), transform=only_own)
+    return call.forward(query=(*query, ("filters", json.dumps(filters))), listing=Listing({"": keep}))
 
 
 async def look(call: Call) -> Forward:

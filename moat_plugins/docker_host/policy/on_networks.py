@@ -6,6 +6,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.fields import hide_labels
 from moat_plugins.docker_host.policy.networks import check_connect, check_disconnect, check_network, check_volume
 from moat_plugins.docker_host.policy.references import check_endpoint
@@ -23,10 +24,10 @@ async def own_networks(call: Call) -> Forward:
     """List the run's own networks."""
     is_own = call.engine.guests.is_own
 
-    async def only_own(answer: Any) -> Any:
-        return [_without_ours(item) for item in answer if is_own("network", item["Name"], item.get("Labels"))]
+    def keep(item: Any) -> Any:
+        return _without_ours(item) if is_own("network", item["Name"], item.get("Labels")) else None
 
-    return call.forward(query=call.with_own(), transform=only_own)
+    return call.forward(query=call.with_own(), listing=Listing({"": keep}))
 
 
 async def create_network(call: Call) -> Forward:
@@ -38,12 +39,16 @@ async def create_network(call: Call) -> Forward:
 
 async def prune_networks(call: Call) -> Reply:
     """Remove the run's own unused networks, one by one: labels alone do not tell them."""
-    _, found = await call.engine.ask("GET", "/networks", call.with_own(extra={"dangling": ["true"]}))
+
+    def own(item: Any) -> Any:
+        is_own = call.engine.guests.is_own("network", item["Name"], item.get("Labels"))
+        return (item["Id"], item["Name"]) if is_own else None
+
     removed = []
-    for item in found or []:
-        if call.engine.guests.is_own("network", item["Name"], item.get("Labels")):
-            status, _ = await call.engine.ask("DELETE", f"/networks/{item['Id']}")
-            removed += [item["Name"]] if status == _GONE else []
+    query = call.with_own(extra={"dangling": ["true"]})
+    for identity, name in await call.engine.list_items("/networks", query, own):
+        status, _ = await call.engine.ask("DELETE", f"/networks/{identity}")
+        removed += [name] if status == _GONE else []
     return Reply(200, {"NetworksDeleted": removed})
 
 
@@ -90,11 +95,10 @@ async def disconnect(call: Call) -> Forward:
 async def own_volumes(call: Call) -> Forward:
     """List the run's own volumes; those by which folders are bound are the guard's."""
 
-    async def only_own(answer: Any) -> Any:
-        kept = [item for item in answer.get("Volumes") or [] if _is_shown(item, call)]
-        return {**answer, "Volumes": [_without_ours(item) for item in kept]}
+    def keep(item: Any) -> Any:
+        return _without_ours(item) if _is_shown(item, call) else None
 
-    return call.forward(query=call.with_own(), transform=only_own)
+    return call.forward(query=call.with_own(), listing=Listing({"Volumes": keep}, lambda: {"Warnings": None}))
 
 
 async def create_volume(call: Call) -> Forward | Reply:
@@ -127,12 +131,14 @@ async def prune_volumes(call: Call) -> Reply:
     call.pairs = tuple((key, value) for key, value in call.pairs if key == "filters")
     filters = {key: values for key, values in call.filters().items() if key != "all"}
     call.pairs = (("filters", json.dumps({**filters, "dangling": ["true"]})),)
-    _, found = await call.engine.ask("GET", "/volumes", call.with_own())
+
+    def own(item: Any) -> Any:
+        return item["Name"] if _is_shown(item, call) else None
+
     removed = []
-    for item in (found or {}).get("Volumes") or []:
-        if _is_shown(item, call):
-            status, _ = await call.engine.ask("DELETE", f"/volumes/{item['Name']}")
-            removed += [item["Name"]] if status == _GONE else []
+    for name in await call.engine.list_items("/volumes", call.with_own(), own, name="Volumes"):
+        status, _ = await call.engine.ask("DELETE", f"/volumes/{name}")
+        removed += [name] if status == _GONE else []
     return Reply(200, {"VolumesDeleted": removed, "SpaceReclaimed": 0})
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from moat_plugins.docker_host.images import hide_names, own_images
+from moat_plugins.docker_host.items import Listing
 from moat_plugins.docker_host.policy.fields import hide_labels
 from moat_plugins.docker_host.policy.verdict import Reply, refuse
 from moat_plugins.docker_host.scope import BIND_LABEL
@@ -122,29 +123,27 @@ async def own_events(call: Call) -> Forward:
 async def usage(call: Call) -> Forward:
     """Tell how much space the run's own objects take."""
     engine = call.engine
-    own = await own_images(engine)
+    images = await own_images(engine)
+    size = 0
 
-    async def only_own(answer: Any) -> Any:
-        images = [hide_names(engine, item) for item in answer.get("Images") or [] if item.get("Id") in own]
-        containers = [
-            item
-            for item in answer.get("Containers") or []
-            if engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
-        ]
-        volumes = [
-            item
-            for item in answer.get("Volumes") or []
-            if engine.guests.is_own("volume", item["Name"], item.get("Labels")) and not item["Labels"].get(BIND_LABEL)
-        ]
-        return {
-            "LayersSize": sum(item.get("Size", 0) for item in images),
-            "Images": images,
-            "Containers": [_without_ours(item) for item in containers],
-            "Volumes": [_without_ours(item) for item in volumes],
-            "BuildCache": [],
-        }
+    def container(item: Any) -> Any:
+        is_own = engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
+        return _without_ours(item) if is_own else None
 
-    return call.forward(transform=only_own)
+    def image(item: Any) -> Any:
+        nonlocal size
+        if item.get("Id") not in images:
+            return None
+        size += item.get("Size", 0)
+        return hide_names(engine, item)
+
+    def volume(item: Any) -> Any:
+        labels = item.get("Labels") or {}
+        is_own = not labels.get(BIND_LABEL) and engine.guests.is_own("volume", item["Name"], labels)
+        return _without_ours(item) if is_own else None
+
+    lists = {"Images": image, "Containers": container, "Volumes": volume}
+    return call.forward(listing=Listing(lists, lambda: {"LayersSize": size, "BuildCache": []}))
 
 
 def _without_ours(item: Any) -> Any:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moat_plugins.docker_host.budget import weigh
 from moat_plugins.docker_host.policy.verdict import Refused, refuse
 
 __all__ = [
@@ -59,6 +60,7 @@ def load(data: bytes) -> Any:
     if not data.strip():
         return None
     try:
+        weigh(data)
         return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise Refused("moat: the body is no JSON.", status=400) from error

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from moat_core.errors import MoatError
 
+if TYPE_CHECKING:
+    from moat_plugins.docker_host.items import Listing
+
 __all__ = ["Forward", "Refused", "Reply", "missing", "refuse"]
+
+
+_LONGEST = 1000
+"""Characters of a message: it is told and stored, and much of it may be the run's own words."""
 
 
 class Refused(MoatError):
@@ -21,7 +28,7 @@ class Refused(MoatError):
     code = "refused"
 
     def __init__(self, message: str, *, status: int = 403, option: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else message[:_LONGEST] + "…")
         self.status, self.option = status, option
 
 
@@ -57,7 +64,8 @@ class Forward:
         streams: The client's body is passed on as it comes, instead of BODY.
         upgrade: The protocol to ask for, ``tcp`` or ``h2c``: bytes flow both ways afterwards.
         grpc: What flows both ways is gRPC of BuildKit's, and filtered.
-        transform: Makes the answer to the client from the parsed JSON of a 2xx answer.
+        transform: Makes the answer to the client from the parsed JSON of a 2xx answer; for short ones.
+        listing: What is shown of the lists that a 2xx answer is, see `moat_plugins.docker_host.items`.
         on_success: Called before a 2xx answer is passed on.
         line: Makes of each line of an answer that is passed on as it comes the one to send; ``b""`` is none.
         on_end: Called when such an answer is over; returns what is sent after it. What it refuses is said there.
@@ -72,6 +80,7 @@ class Forward:
     upgrade: Literal["", "tcp", "h2c"] = ""
     grpc: bool = False
     transform: Callable[[Any], Awaitable[Any]] | None = None
+    listing: Listing | None = None
     on_success: Callable[[], Awaitable[None]] | None = None
     line: Callable[[bytes], bytes] | None = None
     on_end: Callable[[], Awaitable[bytes]] | None = None

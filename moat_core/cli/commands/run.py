@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
@@ -13,15 +13,16 @@ import click
 
 from moat_core.api.live import live
 from moat_core.cli.context import CliContext, pass_cli, run_async
+from moat_core.cli.options import SECONDS
 from moat_core.cli.progress import ProgressPrinter
 from moat_core.cli.render import format_size, print_json, print_problem, say, warn
 from moat_core.cli.terminal import Screen, can_write, feed, follow_size, raw_mode, terminal_size
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
-from moat_core.errors import UsageError, WorkspaceError
-from moat_core.types import Output
+from moat_core.errors import ConfigError, UsageError, WorkspaceError
+from moat_core.types import Output, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from moat_core.api import Moat, RunHandle
     from moat_core.api.live import Lived
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+T = TypeVar("T")
 _SIGPIPE_EXIT = 128 + 13
 
 
@@ -59,7 +61,7 @@ class _AfterDashes(click.Command):
 @click.option("--base-image", help="Use another base image (Debian or a derivative).")
 @click.option("--runtime", help="Use another runtime; `moat plugins` shows who brings them.")
 @click.option("--sandbox/--no-sandbox", default=None, help="Insist on gVisor, or go without it.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Kill the command after so long.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Kill the command after so long.")
 @click.option("--keep", is_flag=True, help="Leave the container behind, stopped, when it has ended well.")
 @click.option("--rebuild", is_flag=True, help="Build the image anew.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and who contributed what; do nothing.")
@@ -118,13 +120,19 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         raise UsageError("The command after `--` is empty.", hint="moat run -- pytest -q")
     if options["detach"] and options["interactive"]:
         raise UsageError("--detach and --interactive exclude each other.", hint="Use `moat exec -i` on a detached run.")
+    problems: list[Problem] = []
+    env = _parse(lambda text: parse_env_flag(text, os.environ), options["env"], problems)
+    mounts = _parse(lambda text: parse_mount_flag(text, Path.cwd()), options["mount"], problems)
+    ports = _parse(parse_port_flag, options["port"], problems)
+    if problems:
+        raise ConfigError(problems)
     return moat.request(
         path,
         command=command,
         name=options["name"],
-        env=dict(parse_env_flag(text, os.environ) for text in options["env"]),
-        mounts=[parse_mount_flag(text, Path.cwd()) for text in options["mount"]],
-        ports=dict(parse_port_flag(text) for text in options["port"]),
+        env=dict(env),
+        mounts=mounts,
+        ports=dict(ports),
         dependencies=options["dep"],
         base_image=options["base_image"],
         runtime=options["runtime"],
@@ -136,6 +144,17 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         rebuild=options["rebuild"],
         timeout_s=options["timeout"],
     )
+
+
+def _parse(parse: Callable[[str], T], texts: Iterable[str], problems: list[Problem]) -> list[T]:
+    """Return what PARSE makes of each of TEXTS, and add what is wrong with any to PROBLEMS: all is told at once."""
+    made = []
+    for text in texts:
+        try:
+            made.append(parse(text))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return made
 
 
 async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:

@@ -72,6 +72,8 @@ ARGUMENT_BYTES = 128 * 1024 - 1
 _USER_RE = re.compile(r"(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?)(?::(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]*))?")
 _ID_MAX = 2**31 - 1
 _LARGEST = 2**62
+_NANO_MAX = 9_000_000_000
+"""The most of what kernels and engines count in billionths of it, in 63 bits: seconds, processors."""
 _SIDE_MAX = 2**16 - 1
 _PORT_MAX = 2**16 - 1
 
@@ -276,6 +278,8 @@ def amount(value: Any, what: str = "It", unit: str = "") -> float:
         number = math.inf
     if not math.isfinite(number) or number < 0:
         raise InvalidValue(f"{what} must be a finite number{unit}, and not negative.")
+    if number > _NANO_MAX:
+        raise InvalidValue(f"{what} must be at most {_NANO_MAX}.")
     return number
 
 

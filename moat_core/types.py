@@ -195,7 +195,9 @@ class User:
     home: str = "/root"
 
 
-@attrs.frozen(field_transformer=checks.fields(memory_bytes=checks.count_or_none, cpus=checks.amount_or_none))
+@attrs.frozen(
+    field_transformer=checks.fields(memory_bytes=checks.count_or_none, cpus=checks.amount_or_none, pids=checks.count)
+)
 class Limits:
     """Ceilings of the container; ``None`` leaves the engine's own."""
 

@@ -54,9 +54,14 @@ def _guarded(action: Callable[[], int | None], arguments: list[str]) -> int:
 
 def _explain(error: BaseException, arguments: list[str]) -> int | None:
     """Tell the user what went wrong, and return the exit status; ``None`` if it is a bug of ours."""
-    from moat_core.errors import MoatError
+    from moat_core.cli.output import OutputLost
+    from moat_core.errors import HostError, MoatError
 
     errors = _flat(error)
+    for each in errors:
+        if isinstance(each, OutputLost):
+            sentence = f"The output cannot be written: {each.strerror}."
+            return _tell([HostError(sentence, hint="Where it goes to is full, or has gone.")], arguments)
     ours = [each for each in errors if isinstance(each, MoatError)]
     if len(ours) == len(errors):
         return _tell(ours, arguments)

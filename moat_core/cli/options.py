@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moat_core.errors import MoatError, UsageError
+from moat_core import checks
+from moat_core.errors import InvalidValue, MoatError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 __all__ = [
+    "SECONDS",
+    "SECONDS_OR_NONE",
     "complete_runs",
     "confirm",
     "dry_run_option",
@@ -23,6 +26,26 @@ __all__ = [
     "run_argument",
     "runs_argument",
 ]
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A finite number of seconds, more than 0 or at least 0."""
+
+    name = "seconds"
+
+    def __init__(self, *, zero: bool) -> None:
+        self._check = checks.seconds if zero else checks.positive_s
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return self._check(float(value), "It")
+        except InvalidValue as error:
+            self.fail(error.message, param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+
+
+SECONDS, SECONDS_OR_NONE = _Seconds(zero=False), _Seconds(zero=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, alone on stdout.")
 force_option = click.option("-f", "--force", is_flag=True, help="Do not ask.")

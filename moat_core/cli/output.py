@@ -2,17 +2,15 @@
 
 Everything that the command prints (`print`, click, ``sys.stdout.buffer``) goes through the two streams that
 `settle_streams` puts in place. A descriptor that somebody who shares it has made non-blocking is waited for. What
-cannot be written at all (a full disk, a terminal that has gone) is one error of ours, once. Stdlib only.
+cannot be written at all (a full disk, a terminal that has gone) is one error of ours, once. Imports next to nothing:
+``moat version`` does.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import select
 import sys
-
-from moat_core.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["OutputLost", "can_write", "settle_streams", "write_all"]
 
 
-class OutputLost(HostError):
-    """Our output cannot be written."""
+class OutputLost(OSError):
+    """Our output cannot be written; `moat_core.cli.main` has the sentence for it."""
 
 
 def settle_streams() -> None:
@@ -51,13 +49,13 @@ def write_all(fd: int, data: Any) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputLost(
-                f"The output cannot be written: {error.strerror}.", hint="Where it goes to is full, or has gone."
-            ) from error
+            raise OutputLost(error.errno, error.strerror) from error
 
 
 def can_write(fd: int, timeout_ms: int | None = 0) -> bool:
     """Whether a line can be written to FD without waiting for its reader; ``None`` waits until it can."""
+    import select
+
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(timeout_ms))
@@ -70,8 +68,9 @@ class _Sink(io.RawIOBase):
         matters: A failure is an error. Else, as for stderr, there is nobody left to tell.
     """
 
-    def __init__(self, fd: int, *, matters: bool) -> None:
+    def __init__(self, fd: int, *, is_terminal: bool, matters: bool) -> None:
         self._fd = fd
+        self._is_terminal = is_terminal
         self._matters = matters
         self._lost = False
 
@@ -82,7 +81,7 @@ class _Sink(io.RawIOBase):
         return self._fd
 
     def isatty(self) -> bool:
-        return os.isatty(self._fd)
+        return self._is_terminal
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
@@ -99,9 +98,11 @@ class _Sink(io.RawIOBase):
 
 def _open(stream: Any, *, matters: bool) -> io.TextIOWrapper:
     # What an encoding has not got must not end in a traceback either.
+    is_terminal = stream.isatty()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Sink(stream.fileno(), matters=matters)),
+        io.BufferedWriter(_Sink(stream.fileno(), is_terminal=is_terminal, matters=matters)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=not matters or stream.isatty(),
+        line_buffering=is_terminal or not matters,
+        write_through=stream.write_through,
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from moat_core.cli.output import OutputLost, can_write, write_all
+from moat_core.cli.output import can_write, write_all
 from moat_core.types import Output
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
         error: Exception | None = None
         try:
             write_all(job.fd, job.data)
-        except (OSError, OutputLost) as raised:
+        except OSError as raised:
             error = raised
         with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
             job.loop.call_soon_threadsafe(_settle, job.done, error)

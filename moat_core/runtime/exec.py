@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from moat_core import checks
 from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
@@ -64,12 +65,16 @@ async def exec_command(
         on_output: Awaited with every piece as it arrives; a slow one slows the command down.
 
     Raises:
+        InvalidType, InvalidValue: An argument cannot be; nothing was started.
         SandboxGone: The container went away meanwhile.
     """
-    collector = Collector(limit_bytes)
+    if stdin is not None and not callable(stdin):
+        stdin = checks.content(stdin, "stdin")
+    limit_s = None if timeout_s is None else checks.positive_s(timeout_s, "timeout_s")
+    collector = Collector(checks.count(limit_bytes, "limit_bytes"))
     started = time.monotonic()
     exit_code = -1
-    with anyio.move_on_after(timeout_s) as scope:
+    with anyio.move_on_after(limit_s) as scope:
         async with sandbox.open_process(attrs.evolve(command, stdin=stdin is not None)) as process:
             feeding = beside(functools.partial(_feed, process, stdin)) if stdin is not None else nullcontext()
             async with feeding:

@@ -22,6 +22,7 @@ __all__ = ["FileConformance"]
 _FOLDER = "/tmp/moat-files"
 _MIB = 1024 * 1024
 NAMES = ["plain", "with space", "-dash", "ä漢", "new\nline", "quote'\"", "$HOME", "back\\slash", ".hidden", "x" * 200]
+NAMES += ["no\udcffutf8\udcfe", "\udce4"]  # bytes that are not UTF-8, as `os.fsdecode` has them
 
 
 async def _sh(sandbox: Sandbox, script: str, *arguments: str) -> bytes:
@@ -45,8 +46,9 @@ class FileConformance:
     async def test_any_name_will_do(self, sandbox: Sandbox, name: str) -> None:
         """No shell takes a name for something else; folders above it are made."""
         path = f"{_FOLDER}/{name}/deeper/{name}"
-        await files.write(sandbox, path, name.encode())
-        assert await files.read(sandbox, path) == name.encode()
+        await files.write(sandbox, path, os.fsencode(name))
+        assert await files.read(sandbox, path) == os.fsencode(name)
+        assert await _sh(sandbox, 'ls -A -- "$1"', f"{_FOLDER}/{name}/deeper") == os.fsencode(name) + b"\n"
 
     async def test_reading_what_is_not_there(self, sandbox: Sandbox) -> None:
         """FileNotFoundError."""

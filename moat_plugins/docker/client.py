@@ -19,6 +19,7 @@ import aiodocker
 import aiohttp
 import anyio
 
+from moat_core import checks
 from moat_core.errors import EngineError, RuntimeUnavailable
 from moat_plugins.docker.api_containers import Containers
 from moat_plugins.docker.api_images import Images
@@ -239,10 +240,9 @@ def _make_docker(endpoint: Endpoint) -> aiodocker.Docker:
 
 def _timeout_s() -> float:
     try:
-        value = float(os.environ.get("MOAT_ENGINE_TIMEOUT_S", ""))
+        return checks.positive_s(float(os.environ.get("MOAT_ENGINE_TIMEOUT_S", "")))
     except ValueError:
         return TIMEOUT_S
-    return value if value > 0 else TIMEOUT_S
 
 
 def _agree(theirs: str, endpoint: Endpoint) -> str:

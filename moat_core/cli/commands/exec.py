@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moat_core.cli.context import CliContext, pass_cli, run_async
-from moat_core.cli.options import run_argument
+from moat_core.cli.options import SECONDS, run_argument
 from moat_core.cli.render import say
 from moat_core.errors import UsageError
 from moat_core.signals import heeded
@@ -31,9 +31,7 @@ _EXIT_OF_KILLED = 137
 @click.option("-e", "--env", "env", multiple=True, metavar="K=V", help="Set a variable; K alone passes ours on.")
 @click.option("-w", "--workdir", metavar="DIR", help="Where it runs; the workspace if not given.")
 @click.option("-u", "--user", metavar="USER", help="root or UID:GID; the run's own user if not given.")
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Kill it after S seconds."
-)
+@click.option("--timeout", "timeout_s", type=SECONDS, metavar="S", help="Kill it after S seconds.")
 @run_argument()
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_cli

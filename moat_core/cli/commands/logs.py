@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat_core.cli.options import json_option, run_argument
+from moat_core.cli.output import OutputLost
 from moat_core.cli.render import say, warn
 from moat_core.errors import StoreError, UnknownName
 from moat_core.store import Home, Store, default_home
@@ -75,7 +76,7 @@ def logs(*, reference: str | None, lines: int | None, follow: bool, timestamps: 
         else:
             _follow(folder, lock, lines, printer)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, (BrokenPipeError, OutputLost)):
             raise
         raise StoreError(f"The log of {run_id} cannot be read: {error.strerror or error}.") from error
     if not (follow or os.path.isdir(folder)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
@@ -13,16 +13,17 @@ import click
 
 from moat_core.api.live import live
 from moat_core.cli.context import CliContext, pass_cli, run_async
+from moat_core.cli.options import SECONDS
 from moat_core.cli.progress import ProgressPrinter
 from moat_core.cli.render import format_size, print_json, print_problem, printable, say, warn
 from moat_core.cli.terminal import Screen, can_write, feed, follow_size, raw_mode, terminal_size
 from moat_core.cli.trust import truster
 from moat_core.config import parse_env_flag, parse_mount_flag, parse_port_flag
-from moat_core.errors import UsageError, WorkspaceError
-from moat_core.types import Output
+from moat_core.errors import ConfigError, UsageError, WorkspaceError
+from moat_core.types import Output, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from moat_core.api import Moat, RunHandle
     from moat_core.api.live import Lived
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+T = TypeVar("T")
 _SIGPIPE_EXIT = 128 + 13
 
 
@@ -63,7 +65,7 @@ class _AfterDashes(click.Command):
 @click.option("--sandbox/--no-sandbox", default=None, help="Insist on gVisor, or go without it.")
 @click.option("--trust/--no-trust", default=None, help="Trust agent.yaml as it is, or leave out what needs that.")
 @click.option("--config", "config_file", metavar="FILE", help="Read this file of yours instead of agent.yaml.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Kill the command after so long.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Kill the command after so long.")
 @click.option("--keep", is_flag=True, help="Leave the container behind, stopped, when it has ended well.")
 @click.option("--rebuild", is_flag=True, help="Build the image anew.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and who contributed what; do nothing.")
@@ -122,14 +124,21 @@ def _request(moat: Moat, command: tuple[str, ...] | None, options: dict[str, Any
         raise UsageError("The command after `--` is empty.", hint="moat run -- pytest -q")
     if options["detach"] and options["interactive"]:
         raise UsageError("--detach and --interactive exclude each other.", hint="Use `moat exec -i` on a detached run.")
+    _check_env(options["env"], config)
+    problems: list[Problem] = []
+    env = _parse(lambda text: parse_env_flag(text, os.environ), options["env"], problems)
+    mounts = _parse(lambda text: parse_mount_flag(text, Path.cwd()), options["mount"], problems)
+    ports = _parse(parse_port_flag, options["port"], problems)
+    if problems:
+        raise ConfigError(problems)
     return moat.request(
         path,
         command=command,
         name=options["name"],
         config=(config and config.file) or options["config_file"],
-        env=_env(options["env"], config),
-        mounts=[parse_mount_flag(text, Path.cwd()) for text in options["mount"]],
-        ports=dict(parse_port_flag(text) for text in options["port"]),
+        env=dict(env),
+        mounts=mounts,
+        ports=dict(ports),
         dependencies=options["dep"],
         base_image=options["base_image"],
         runtime=options["runtime"],
@@ -151,14 +160,24 @@ def _config(moat: Moat, path: Path, options: dict[str, Any]) -> Config:
     return moat.config(path, config=file, trust=truster(moat, word))
 
 
-def _env(texts: Iterable[str], config: Config | None) -> dict[str, str]:
+def _check_env(texts: Iterable[str], config: Config | None) -> None:
     for text in texts:
         if config and not config.ceiling.host_env and "=" not in text:
             raise UsageError(
                 f"--env {text} would pass a variable of yours on, which your ceiling forbids.",
                 hint="It is your own: `ceiling: {host_env: false}` in ~/.config/moat/config.yaml.",
             )
-    return dict(parse_env_flag(text, os.environ) for text in texts)
+
+
+def _parse(parse: Callable[[str], T], texts: Iterable[str], problems: list[Problem]) -> list[T]:
+    """Return what PARSE makes of each of TEXTS, and add what is wrong with any to PROBLEMS: all is told at once."""
+    made = []
+    for text in texts:
+        try:
+            made.append(parse(text))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return made
 
 
 async def _foreground(moat: Moat, request: RunRequest, plan: Plan) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moat_core.cli.context import CliContext, pass_cli, run_async
-from moat_core.cli.options import dry_run_option, runs_argument
+from moat_core.cli.options import SECONDS_OR_NONE, dry_run_option, runs_argument
 from moat_core.cli.render import printable, say
 from moat_core.errors import MoatError, SandboxGone, UsageError
 from moat_core.store.state import OVER
@@ -26,7 +26,7 @@ _FORGET = "`moat destroy` forgets it, with its log."
 @click.option(
     "--grace",
     "grace_s",
-    type=click.FloatRange(min=0),
+    type=SECONDS_OR_NONE,
     default=10.0,
     show_default=True,
     metavar="S",

@@ -13,6 +13,9 @@ import tempfile
 from measure import alternate, row
 
 from moat_core import Moat
+from moat_core.store import Home, RunRow, Store
+
+PAST_RUNS = 100_000
 
 
 async def measure(rounds):
@@ -39,5 +42,19 @@ async def measure(rounds):
         async with Moat(home=home) as library, library.run(folder, sandbox=False), library.run(folder, sandbox=False):
             times = await alternate(rounds, moat=process(moat, "list", home=home), **{"python -c pass": python})
             rows.append(row("moat list, two live runs", times, "python -c pass", limit=5))
+    with tempfile.TemporaryDirectory() as none, tempfile.TemporaryDirectory() as long:
+        remember(long, PAST_RUNS)
+        ways = {"moat": process(moat, "list", home=long), "no history": process(moat, "list", home=none)}
+        rows.append(row("moat list, 100,000 old runs", await alternate(rounds, **ways), "no history", limit=1.5))
     shutil.rmtree(home, ignore_errors=True)
     return rows
+
+
+def remember(home, count):
+    """Write down COUNT runs that are over, as their owners would have."""
+    store = Store(Home(home))
+    texts = dict.fromkeys(("name", "runtime", "address", "probe", "workspace", "owner_kind"), "x")
+    others = {"owner_pid": 1, "sandboxed": 0, "env_names": [], "ports": {}, "urls": {}, "phase": "over"}
+    rows = (RunRow(id=f"run-{n:08x}", created=float(n), ended=float(n), **texts, **others) for n in range(count))
+    store.add_past(rows)
+    store.close()

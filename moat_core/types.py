@@ -127,7 +127,13 @@ class Mount:
     source: str
     target: str
     read_only: bool = False
-    identity: tuple[int, int] | None = attrs.field(default=None, repr=False, eq=False, kw_only=True)
+    identity: tuple[int, int] | None = attrs.field(
+        default=None,
+        repr=False,
+        eq=False,
+        kw_only=True,
+        metadata={"moat_asks": ()},  # core itself sees to it
+    )
 
     def __str__(self) -> str:
         return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["check_origin", "forget_old"]
 
 _AT_ONCE = 200
+_NOT_A_WORKSPACE = ("default", "user config ", "environment ", "flag ", "option ", "argument")
 _DAY_S = 24 * 3600.0
 
 
@@ -26,11 +27,10 @@ def check_origin(config: Config) -> HistoryConfig:
     Raises:
         ConfigError: A workspace says it: what others' runs have left is not its to decide on.
     """
-    name = config.path.name if config.path is not None else ""
     problems = [
         Problem("`history` is not for a workspace to decide.", "Put it into your own config.", where=origin)
         for key in ("history.days", "history.runs")
-        if name and (origin := config.origin(key)).startswith(f"{name}:")
+        if not (origin := config.origin(key)).startswith(_NOT_A_WORKSPACE)
     ]
     if problems:
         raise ConfigError(problems)

@@ -139,7 +139,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _is_optional(field: Any) -> bool:
-    return field.default is not attrs.NOTHING
+    return field.default is not attrs.NOTHING and field.metadata.get(ASKS) != ()
 
 
 def _default(field: Any) -> Any:

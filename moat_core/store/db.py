@@ -29,6 +29,9 @@ _ALIVE = "(phase < 'over' OR phase > 'over')"
 _PRESENT = _ALIVE + " OR id IN (SELECT run_id FROM ledger)"  # noqa: S608
 _RUNS_WHERE = "SELECT * FROM runs WHERE {} ORDER BY created DESC, id"
 
+_INSERT_RUN = (
+    f"INSERT {{}}INTO runs ({', '.join(RunRow.fields)}) VALUES ({', '.join(':' + name for name in RunRow.fields)})"  # noqa: S608
+)
 _UNSEEN = "unseen "
 
 
@@ -39,11 +42,17 @@ class Store(StoreFile):
 
     def add_run(self, row: RunRow) -> None:
         """Remember a new run."""
-        names = ", ".join(RunRow.fields)
-        places = ", ".join(":" + name for name in RunRow.fields)
         values = row.to_sql()
-        self._write(f"INSERT INTO runs ({names}) VALUES ({places})", values)  # noqa: S608
+        self._write(_INSERT_RUN.format(""), values)
         journal.append(self.home, row.id, {"run": values}, new=True)
+
+    def add_past(self, rows: Iterable[RunRow]) -> None:
+        """Remember many runs that are over, without journals: for measurements and imports."""
+        sql = _INSERT_RUN.format("OR IGNORE ")
+        self._write("BEGIN", ())
+        for row in rows:
+            self._write(sql, row.to_sql())
+        self._write("COMMIT", ())
 
     def update_run(self, run_id: str, **values: Any) -> None:
         """Change some columns of a run."""

@@ -247,9 +247,15 @@ class StoreFile:
         except ValueError as error:  # our own JSON does not parse any more
             raise _BrokenFileError(str(error)) from error
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # an extended code's primary one
-            # A missing table or column, and text that is no text, are a broken file too (sqlite.org/rescode.html).
-            if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or _BROKEN.search(str(error)):
+            extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+            code = extended & 0xFF  # the primary one
+            # A missing table or column, text that is no text, and an end that comes too early are a broken file, too
+            # (sqlite.org/rescode.html).
+            if (
+                code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+                or _BROKEN.search(str(error))
+                or (extended == sqlite3.SQLITE_IOERR_SHORT_READ)
+            ):
                 raise _BrokenFileError(str(error)) from error
             hint = "Free some disk space, make it writable, or set MOAT_HOME to another folder."
             if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moat_core.errors import HostError, RuntimeUnavailable
 from moat_core.types import Check, StatusLine
 from moat_plugins.docker import built, labels
+from moat_plugins.docker.guests import read_renamed
 from moat_plugins.docker.runtime import DockerRuntime
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["add_to_status", "find_faults"]
 _GOOD_STORAGE = {"overlay2", "overlayfs", "btrfs", "zfs", "fuse-overlayfs"}
 _LOW_BYTES = 5 * 1024**3
 _GIB = 1024**3
+_SHOWN = 5
 
 
 async def find_faults(upkeep: Upkeep) -> list[Check]:
@@ -49,7 +51,33 @@ async def find_faults(upkeep: Upkeep) -> list[Check]:
         Check("docker engine", "warning", str(text).removeprefix("WARNING: ").rstrip(".") + ".", "See `docker info`.")
         for text in info.get("Warnings") or []
     ]
-    return checks + _check_disk(runtime, str(info.get("DockerRootDir", "")))
+    return [
+        *checks,
+        *await _check_copies(runtime, upkeep.owner),
+        *_check_disk(runtime, str(info.get("DockerRootDir", ""))),
+    ]
+
+
+async def _check_copies(runtime: DockerRuntime, owner: str) -> list[Check]:
+    """Tell of what carries our labels and is not ours: a copy, or something of before the key; nobody removes it."""
+    engine, label = runtime.engine, f"{labels.OWNER}={owner}"
+    named = [
+        ("container", str((item["Names"] or ["/?"])[0]).removeprefix("/"), item)
+        for item in await engine.containers.list_labelled(label)
+    ]
+    named += [("network", item["Name"], item) for item in await engine.networks.list_labelled(label)]
+    named += [("volume", item["Name"], item) for item in await engine.volumes.list_labelled(label)]
+    copies = [
+        f"{kind} {name}"
+        for kind, name, item in named
+        if not labels.is_ours(runtime.proof, kind, name, item.get("Labels"))
+        and item.get("Id") not in read_renamed(runtime.home, str((item.get("Labels") or {}).get(labels.RUN_ID)))
+    ]
+    if not copies:
+        return []
+    shown = ", ".join(copies[:_SHOWN]) + (", …" if len(copies) > _SHOWN else "")
+    text = f"{len(copies)} things carry moat's labels and are not proven to be moat's; they are left alone: {shown}."
+    return [Check("docker labels", "warning", text, "Remove by hand what you do not need.")]
 
 
 def _check_disk(runtime: DockerRuntime, folder: str) -> list[Check]:

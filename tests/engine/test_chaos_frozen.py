@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from chaos import FOREGROUND, LIBRARY, MOAT, Owner, Place, wait_until_still
+from chaos import FOREGROUND, MOAT, Owner, Place, processes_of, wait_until_still
 from fault_proxy import FaultProxy
 
 from moat_core.store import Store
 
 WITHIN_S = 10.0
-FREEZES = {9: LIBRARY, 45: FOREGROUND, 120: LIBRARY}
-"""Seconds -> who dies at each of its steps meanwhile."""
+FREEZES = (9, 45, 120)
+"""For how many seconds; an owner dies at each of its steps meanwhile."""
 OWNERS = 50
 STARTING = 4
 """Owners that start at a time: the machine has two cores."""
@@ -35,19 +38,20 @@ def place(engine, tmp_path):
 
     def make(name, address=engine):
         environ = {"MOAT_NO_SANDBOX": "1", "DOCKER_HOST": address}
-        here = Place(tmp_path / name, environ, lambda store: _on_engine(engine, store))
+        here = Place(tmp_path / name, environ, lambda _: _on_engine(engine, here.home.owner))
         (here.folder / "workspace/agent.yaml").write_text("network: none\n")
         made.append(here)
         return here
 
     yield make
     for here in made:
-        for container in here.remains(Store(here.home)):
+        for container in here.remains(None):
             subprocess.run(["docker", "rm", "-f", "-v", container], capture_output=True, check=False)
 
 
-def _on_engine(engine, store):
-    command = ["docker", "ps", "-aq", "--filter", f"label=moat.owner={store.home.owner}"]
+def _on_engine(engine, owner):
+    """All containers of a home's runs, with one question."""
+    command = ["docker", "ps", "-aq", "--filter", f"label=moat.owner={owner}"]
     environ = {**os.environ, "DOCKER_HOST": engine}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.split()
 
@@ -77,13 +81,13 @@ def start_all(here, owner, stops):
 @pytest.mark.slow
 def test_owners_that_die_while_the_engine_stands_still_leave_nothing(place, engine, tmp_path):
     """At every step, over 9, 45 and 120 s; ten seconds after it goes on nothing is left, and every ending is true."""
-    steps = {owner: place(f"alive-{owner.name}").live(owner) for owner in set(FREEZES.values())}
+    steps = place("alive").live(FOREGROUND)
     with contextlib.ExitStack() as stack:
         frozen = {}
-        for seconds, owner in FREEZES.items():
+        for seconds in FREEZES:
             proxy = stack.enter_context(FaultProxy(tmp_path / f"{seconds}.sock", engine))
             here = place(f"frozen-{seconds}", proxy.address)
-            frozen[seconds] = proxy, here, start_all(here, owner, range(1, len(steps[owner]) + 1))
+            frozen[seconds] = proxy, here, start_all(here, FOREGROUND, range(1, len(steps) + 1))
         began = time.monotonic()
         for proxy, _, owners in frozen.values():
             proxy.freeze()
@@ -114,7 +118,7 @@ def test_fifty_owners_that_die_at_once_leave_nothing(place):
     """One sees to all of it; the others' watchdogs end at once."""
     here = place("fifty")
     owners = start_all(here, FOREGROUND, ["live docker.container"] * OWNERS)
-    assert len(here.remains(Store(here.home))) == OWNERS
+    assert len(here.remains(None)) == OWNERS
     for each in owners:
         each.kill()
     for each in owners:
@@ -157,3 +161,55 @@ def test_signals_at_fifty_moments_leave_nothing(place):
     for status, error in endings(here).values():
         assert status in {"finished", "cancelled", "failed"}
         assert error in {None, "Its owner died; moat undid it."}
+
+
+def zeroed(path):
+    os.truncate(path, 0)
+
+
+def deleted(path):
+    path.unlink()
+
+
+def overwritten(path):
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.write_bytes(b"\xff" * 100 + path.read_bytes()[100:])
+
+
+def made_newer(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def locked(path):
+    """Somebody writes for two seconds, and nobody else can."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN EXCLUSIVE")
+    threading.Timer(2.0, connection.close).start()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lose", [zeroed, deleted, overwritten, made_newer, locked])
+def test_a_store_that_is_lost_under_live_owners_leaves_nothing(place, lose):
+    """One of two owners is killed then, the other ends in order, and says how."""
+    here = place(lose.__name__)
+    killed, lives = start_all(here, FOREGROUND, ["live docker.container"] * 2)
+    lose(Path(here.home.database))
+    killed.kill()
+    killed.wait()
+    lives.send_signal(signal.SIGCONT)
+    assert lives.wait(60) == 0, here.errors()
+    deadline = time.monotonic() + WITHIN_S
+    while (left := here.remains(None)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+    while (left := processes_of(here.home)) and time.monotonic() < deadline + WITHIN_S:
+        time.sleep(0.05)
+    assert left == []
+    assert "Traceback" not in here.errors()
+    if lose is made_newer:
+        Path(here.home.database).unlink()
+    assert here.left() == []
+    ends = sorted(endings(here).values(), key=str)
+    assert ends == [("failed", "Its owner died; moat undid it."), ("finished", None)]

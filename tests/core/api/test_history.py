@@ -82,7 +82,8 @@ async def test_a_workspace_does_not_decide_on_history(moat):
     Path(moat.workspace, "agent.yaml").write_text("history: {runs: 0}\n")
     async with moat.moat() as library:
         with pytest.raises(ConfigError, match="not for a workspace to decide"):
-            library.plan(library.request(moat.workspace))
+            library.plan(library.request(moat.workspace, config="workspace"))
+        assert library.config(moat.workspace).core.history == HistoryConfig()  # a stranger's is left out
 
 
 def test_old_runs_are_not_read_for_those_that_are_present(store):

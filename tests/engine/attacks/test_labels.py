@@ -20,7 +20,7 @@ from moat_plugins.docker.guests import DockerGuestBook, make_marks, remove_guest
 from moat_plugins.docker.leftovers import find_leftovers
 from moat_plugins.docker.resources import DockerContainer, DockerGuests
 from moat_plugins.docker.runtime import DockerRuntime
-from moat_plugins.docker.upkeep import add_to_status
+from moat_plugins.docker.upkeep import add_to_status, find_faults
 
 IMAGE = "debian:bookworm-slim"
 
@@ -279,6 +279,16 @@ async def test_users_image_is_not_the_runs(engine, tmp_path, monkeypatch, defend
             for item in await scene.api.images.list_named(book.repository):
                 for name in item["RepoTags"]:
                     await scene.api.images.remove(name, force=True)
+
+
+async def test_doctor_tells_of_copies(engine, tmp_path):
+    """Nobody else would: they are left alone."""
+    async with open_scene(engine, tmp_path) as scene:
+        upkeep = FakeUpkeep(ByAddress(scene))
+        assert scene.name not in str(await find_faults(upkeep))
+        await by_hand(scene)
+        (check,) = [check for check in await find_faults(upkeep) if check.name == "docker labels"]
+        assert scene.name in check.message
 
 
 async def test_what_was_renamed_through_the_guard_is_found(engine, tmp_path):

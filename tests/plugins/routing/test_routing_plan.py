@@ -293,6 +293,26 @@ async def test_a_run_finds_the_proxy_that_another_is_starting(moat, home):
     assert json.loads(starter.communicate()[0])["pid"] == find(home).pid
 
 
+async def test_a_proxy_that_is_slow_to_start_fails_no_run(moat, home, monkeypatch):
+    """It is warned, and its names are reached once the proxy is there."""
+    port = free_port()
+    moat.file("agent.yaml", f"proxy: {{port: {port}}}\n")
+    warned = []
+    async with moat.moat() as library:
+        with monkeypatch.context() as patch:
+            patch.setattr("moat_plugins.routing.process._START_S", 0.05)
+            handle = library.run(
+                moat.workspace, config="workspace", name="fox", ports={"web": 3000}, on_event=warned.append
+            )
+            await handle.__aenter__()
+        assert [each for each in warned if "did not say within" in str(getattr(each, "problem", ""))]
+        assert handle.url("web") == f"http://web.fox.localhost:{port}"
+        while find(home) is None:
+            await anyio.sleep(0.05)
+        assert find(home).port == port
+        await handle.aclose()
+
+
 def looked(moat):
     """The runs that the store knows."""
     store = moat.store()

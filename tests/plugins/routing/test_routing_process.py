@@ -21,7 +21,7 @@ from routing_tls import hello
 from routing_world import Backend, World, ask, free_port
 
 from moat_core.errors import HostError
-from moat_plugins.routing.process import Holding, PortMismatch, Running, ensure, find, stop
+from moat_plugins.routing.process import Holding, PortMismatch, ProxySlow, Running, ensure, find, stop
 from moat_plugins.routing.serve import _until_unneeded
 from moat_plugins.routing.sockets import PortTaken, bind, find_holder
 from moat_plugins.routing.table import Table
@@ -84,6 +84,23 @@ async def test_a_starter_waits_for_one_that_is_slow_to_get_ready(home):
         for each in sockets:
             each.close()
         holding.release()
+
+
+async def test_one_that_is_slow_is_said_to_be_and_gets_ready_all_the_same(home, monkeypatch):
+    """To who started it and to who waits for that one; a time-out is no death."""
+    monkeypatch.setattr("moat_plugins.routing.process._START_S", 0.05)
+    with pytest.raises(ProxySlow, match="did not say within"):
+        await ensure(home, 0, OPTIONS)
+    if find(home) is None:
+        with pytest.raises(ProxySlow):
+            await ensure(home, 0, OPTIONS)
+    wait_until(lambda: find(home) is not None)
+    running = find(home)
+    assert await ensure(home, 0, OPTIONS) == running
+    assert get(running.port, "web.fox.localhost") == (404, "unknown-agent")
+    await stop(home)
+    monkeypatch.undo()
+    assert (await ensure(home, 0, OPTIONS)).pid != running.pid
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::"])

@@ -22,6 +22,7 @@ def answer(*addresses):
         (answer("127.0.0.1", "203.0.113.9"), "warning", "203.0.113.9"),
         ([], "warning", "is not known"),
         (OSError("no such name"), "warning", "is not known"),
+        (TimeoutError(), "warning", "is unknown: its resolver did not answer in 3 s"),
     ],
 )
 async def test_the_doctor_knows_whether_names_resolve(monkeypatch, found, status, words):

@@ -204,9 +204,12 @@ def wait_for_web(port):
     """Until the run's own service is there, so that a cell does not depend on how quick it was."""
     for _ in range(200):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        connection.request("GET", "/", headers={"Host": f"web.reached.localhost:{port}"})
-        if connection.getresponse().status == 200:
-            return
+        try:
+            connection.request("GET", "/", headers={"Host": f"web.reached.localhost:{port}"})
+            if connection.getresponse().status == 200:
+                return
+        finally:
+            connection.close()
     pytest.fail("the proxy does not lead to the run")
 
 

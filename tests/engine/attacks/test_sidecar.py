@@ -89,7 +89,7 @@ async def test_the_sidecar(row, defended, beside, bare):
             pass  # a server that shows none
     for tls in tries:
         try:
-            wait = 30 if not defended and tls is None else 5
+            wait = 30 if not defended and tls is None else 1.5
             await BuildKit.wait_until_ready(f"tcp://{address}:1234", timeout_s=wait, tls=tls, server_name="buildkit")
         except BuildKitUnavailable:
             continue

@@ -23,7 +23,7 @@ class Proof:
     """The key of a state folder; read once, and made when something is first signed.
 
     Args:
-        home: The state folder, ``MOAT_HOME``.
+        home: The state folder, ``MOAT_HOME``; ``""``, of a connection that is nobody's, proves nothing.
     """
 
     def __init__(self, home: str | os.PathLike[str]) -> None:
@@ -49,6 +49,8 @@ class Proof:
         return bool(key) and tag == _tag(key, words)
 
     def _load(self) -> bytes:
+        if not self.home:
+            return b""
         try:
             with open(os.path.join(self.home, _FILE), "rb") as file:
                 key = file.read(_KEY_BYTES + 1)

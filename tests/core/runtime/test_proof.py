@@ -40,6 +40,15 @@ def test_a_look_makes_nothing(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_no_home_proves_nothing(tmp_path, monkeypatch):
+    """Least of all by a file of that name where one happens to be."""
+    tag = Proof(tmp_path).make("a")
+    monkeypatch.chdir(tmp_path)
+    assert Proof("").holds(tag, "a") is False
+    with pytest.raises(StoreError):
+        Proof("").make("a")
+
+
 def test_homes_have_keys_of_their_own(tmp_path):
     """What one signed is not another's."""
     first, second = Proof(tmp_path / "a"), Proof(tmp_path / "b")

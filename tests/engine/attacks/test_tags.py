@@ -18,9 +18,9 @@ import pytest
 from attack import attack
 from docker_support import get_engine, open_run
 from guarded import ask, make_scope, open_guard
-from moat_plugins.docker_host.local import LocalStream
 
 from moat_core.errors import HostError
+from moat_core.listen import Visitor
 from moat_core.types import ImageSpec
 from moat_plugins.buildkit.client import BuildKit
 from moat_plugins.buildkit.fs.source import MemorySource
@@ -146,8 +146,8 @@ async def open_scene(engine, tmp_path, name="", **options):
                 ours, theirs = socket.socketpair()
                 for each in (ours, theirs):
                     each.setblocking(False)
-                group.start_soon(guard.serve, LocalStream(theirs))
-                streams.append(LocalStream(ours))
+                group.start_soon(guard.serve, Visitor(theirs))
+                streams.append(Visitor(ours))
                 return streams[-1]
 
             scene = Scene(run, runtime.engine, connect, name or f"theirs-{run.id}:1")

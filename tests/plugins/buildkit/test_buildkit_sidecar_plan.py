@@ -164,12 +164,12 @@ def test_without_gvisor_its_cache_is_kept(dind):
 def test_only_one_run_has_the_cache(tmp_path):
     """A second run of the name gets none; after the first, the next gets it."""
     with (
-        hold_cache(tmp_path, "x", "fox") as first,
-        hold_cache(tmp_path, "x", "fox") as second,
-        hold_cache(tmp_path, "x", "hen") as hen,
+        hold_cache(tmp_path, "x", "fox", tmp_path) as first,
+        hold_cache(tmp_path, "x", "fox", tmp_path) as second,
+        hold_cache(tmp_path, "x", "hen", tmp_path) as hen,
     ):
         assert (first, second, hen) == (True, False, True)
-    with hold_cache(tmp_path, "x", "fox") as third:
+    with hold_cache(tmp_path, "x", "fox", tmp_path) as third:
         assert third
 
 

@@ -84,6 +84,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WorkspaceError",
+    "unwrap",
 ]
 
 EXIT_USAGE = 2
@@ -350,3 +351,10 @@ class TeardownError(MoatError):
     """Something of a run could not be undone in time; ``plugin``, ``hook`` and ``seconds`` are in the details."""
 
     code = "teardown"
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """Return what a task group has packed by itself: an only child, however deep, instead of its groups."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from moat_core.cli.context import CliContext, pass_cli
-from moat_core.errors import MoatError, PluginError
+from moat_core.errors import MoatError, PluginError, unwrap
 from moat_core.runtime.load import load_attribute
 from moat_core.types import CommandInfo
 
@@ -43,27 +43,35 @@ class _Group(click.Group):
     """Verbs by name; a plugin that adds one that exists is told so."""
 
     def _infos(self, ctx: click.Context) -> dict[str, CommandInfo]:
-        infos = {info.name: info for info in BUILTIN}
-        owners = dict.fromkeys(infos, "moat")
+        return {name: info for name, (info, _) in self._owned(ctx).items()}
+
+    def _owned(self, ctx: click.Context) -> dict[str, tuple[CommandInfo, str]]:
+        """Return the verbs, each with the plugin that it is of; ``""`` for moat's own."""
+        owned = {info.name: (info, "") for info in BUILTIN}
         for plugin, info in _plugin_commands(ctx):
-            if info.name in infos:
+            if info.name in owned:
+                other = owned[info.name][1]
                 raise PluginError(
-                    f"Plugin '{plugin}' adds the verb '{info.name}', which {owners[info.name]} has already.",
+                    f"Plugin '{plugin}' adds the verb '{info.name}', which {_quoted(other)} has already.",
                     hint=f"Go without it: --without {plugin}.",
                 )
-            infos[info.name], owners[info.name] = info, f"plugin '{plugin}'"
-        return infos
+            owned[info.name] = info, plugin
+        return owned
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._infos(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        builtin = {info.name: info for info in BUILTIN}
+        builtin = {info.name: (info, "") for info in BUILTIN}
         # A built-in verb works even when a plugin is broken.
-        info = builtin.get(cmd_name) or self._infos(ctx).get(cmd_name)
+        info, plugin = builtin.get(cmd_name) or self._owned(ctx).get(cmd_name) or (None, "")
         if info is None:
             return None
-        command: click.Command = load_attribute(info.load)
+        if not plugin:
+            command: click.Command = load_attribute(info.load)
+        else:
+            with ctx.ensure_object(CliContext).moat.dispatcher.calling(plugin, f"the verb {info.name}"):
+                command = _guard(load_attribute(info.load), plugin)
         command.name = info.name
         return command
 
@@ -85,6 +93,30 @@ class _Group(click.Group):
         # From the table, so that help imports no verb.
         with formatter.section("Commands"):
             formatter.write_dl([(info.name, info.summary) for info in self._infos(ctx).values()])
+
+
+def _guard(command: click.Command, plugin: str) -> click.Command:
+    """Return COMMAND, a plugin's verb: what it raises that is neither click's nor ours is the plugin's bug."""
+    invoke = command.invoke
+
+    def guarded(ctx: click.Context) -> Any:
+        try:
+            return invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, MoatError, OSError):
+            raise  # they have their own ways
+        except Exception as raised:  # noqa: BLE001 - whatever a stranger's code raises
+            error = unwrap(raised)
+            if isinstance(error, OSError):
+                raise error from None
+            with ctx.ensure_object(CliContext).moat.dispatcher.calling(plugin, f"the verb {ctx.info_name}"):
+                raise error from None
+
+    command.invoke = guarded  # type: ignore[method-assign]
+    return command
+
+
+def _quoted(plugin: str) -> str:
+    return f"plugin '{plugin}'" if plugin else "moat"
 
 
 def _plugin_commands(ctx: click.Context) -> Iterator[tuple[str, CommandInfo]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moat_core.errors import HookContractError, HookFailed, MoatError, UnknownName
+from moat_core.errors import HookContractError, HookFailed, MoatError, PluginError, UnknownName, unwrap
 from moat_core.types import Problem
 
 if TYPE_CHECKING:
@@ -165,20 +166,32 @@ class Dispatcher:
         started = time.perf_counter()
         try:
             yield
-        except MoatError as error:
-            error.details.setdefault("plugin", plugin)
-            raise
-        except (Exception, SystemExit) as error:
-            raise HookFailed(
-                f"Plugin '{plugin}' failed in {hook}: {type(error).__name__}: {error}",
-                hint=f"This is a bug of the plugin. To go without it: --without {plugin}.",
-                plugin=plugin,
-                hook=hook,
-            ) from error
+        except (Exception, SystemExit) as raised:
+            error = unwrap(raised)
+            if not isinstance(error, MoatError):
+                raise HookFailed(
+                    f"Plugin '{plugin}' failed in {hook}: {type(error).__name__}: {error}",
+                    hint=f"This is a bug of the plugin. To go without it: --without {plugin}.",
+                    plugin=plugin,
+                    hook=hook,
+                ) from error
+            _name(error, plugin)
+            if error is raised:
+                raise
+            raise error from error.__cause__
         finally:
             if self._trace:
                 spent = (time.perf_counter() - started) * 1000
                 sys.stderr.write(f"moat hook {hook} {plugin} {spent:.1f} ms\n")
+
+
+def _name(error: MoatError, plugin: str) -> None:
+    """Say whose ERROR it is; what is a plugin's fault says so in its message, too. An inner plugin is named already."""
+    if "plugin" in error.details:
+        return
+    error.details["plugin"] = plugin
+    if isinstance(error, PluginError) and not re.search(rf"[Pp]lugins? .*'{re.escape(plugin)}'", error.message):
+        error.message = f"Plugin '{plugin}': {error.message}"
 
 
 def _call(impl: HookImpl, arguments: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import anyio
 import attrs
 from anyio.abc import TaskStatus
 
-from moat_core.errors import HookContractError, MoatError, RunError, RunOver, ServiceCrashed, ServiceNotReady
+from moat_core.errors import HookContractError, MoatError, RunError, RunOver, ServiceCrashed, ServiceNotReady, unwrap
 from moat_core.events import Event, EventStream, Progress, Warned
 from moat_core.host_path import nobody
 from moat_core.lifecycle.teardown import UndoStack
@@ -306,9 +306,10 @@ class Run:
                     await func(*args, task_status=status)
                 if not scope.cancel_called and not self.undo.closing:
                     self.cancel(ServiceCrashed(f"The service {name} of {self.name} ended early."))
-            except Exception as error:
+            except Exception as raised:
                 if not status.ready:
                     raise
+                error = unwrap(raised)
                 if scope.cancel_called or self.undo.closing:
                     self.problems.append(Problem(f"{type(error).__name__}: {error}", where=name))
                 else:
@@ -369,7 +370,7 @@ class _Status:
         self._inner.started(value)
 
 
-def _crashed(name: str, error: Exception) -> ServiceCrashed:
+def _crashed(name: str, error: BaseException) -> ServiceCrashed:
     crash = ServiceCrashed(f"The service {name} crashed: {type(error).__name__}: {error}")
     crash.__cause__ = error
     return crash

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
+from attrs.validators import deep_iterable, in_, instance_of, optional
 
-from moat_core.errors import HostPathError
+from moat_core.errors import HookContractError, HostPathError
 from moat_core.host_path import HostPath, nobody, resolve
 from moat_core.plan.image import finish_image
 from moat_core.plan.plan import Note, Plan
@@ -29,14 +30,35 @@ DEFAULT_IMAGE = "debian:bookworm-slim"
 
 _T = TypeVar("_T")
 _RANKS = {"plugin": 0, "config": 1, "flag": 2}
+_BOOL, _TEXT = instance_of(bool), instance_of(str)
 
 
-@attrs.define
+def _checked(builder: PlanBuilder, attribute: attrs.Attribute[Any], value: Any) -> Any:
+    """Refuse a value of the wrong type where it is set, since whoever reads it later cannot tell whose it is."""
+    if attribute.validator is not None:
+        try:
+            attribute.validator(builder, attribute, value)
+        except (TypeError, ValueError) as error:
+            raise HookContractError(
+                f"Plugin '{builder.origin}' set plan.{attribute.name} to {value!r:.100}.",
+                hint=f"It is to be: {attribute.type}.",
+                plugin=builder.origin,
+            ) from error
+    return value
+
+
+@attrs.define(on_setattr=_checked)
 class PlanBuilder:
     """A plan in the making.
 
-    Plain attributes (``user``, ``limits``, ``image`` …) are set; lists are added to by the methods, which notice
-    clashes. Everything is recorded under the name of the plugin whose hook is being called (``origin``).
+    Plain attributes (``user``, ``limits``, ``image`` …) are set, and checked at once; lists are added to by the
+    methods, which notice clashes. Everything is recorded under the name of the plugin whose hook is being called
+    (``origin``).
+
+    What is read here is what those before have set; there is an order. Core's own come first (command, limits, network,
+    ``sandbox``, terminal), then ``workspace`` (``user``, ``working_dir``), the built-ins by name, third parties, and
+    with ``trylast`` those that need to know what isolates; the user's own mounts, variables and ports come after all.
+    What nobody may change any more is in the plan that ``moat_check_plan`` is given.
     """
 
     run_id: str
@@ -44,17 +66,17 @@ class PlanBuilder:
     runtime: str
     workspace: Path
     command: tuple[str, ...] | None = None
-    image: ImageSpec = attrs.field(factory=lambda: ImageSpec(DEFAULT_IMAGE))
-    user: User = attrs.field(factory=User)
-    oci_runtime: str | None = None
-    privileged: str = ""
-    sandbox: bool | None = None
-    sandboxed: bool = False
-    network: Literal["bridge", "none"] = "bridge"
-    own_network: bool = False
-    dns: tuple[str, ...] = ()
-    limits: Limits = attrs.field(factory=Limits)
-    working_dir: str = "/"
+    image: ImageSpec = attrs.field(factory=lambda: ImageSpec(DEFAULT_IMAGE), validator=instance_of(ImageSpec))
+    user: User = attrs.field(factory=User, validator=instance_of(User))
+    oci_runtime: str | None = attrs.field(default=None, validator=optional(_TEXT))
+    privileged: str = attrs.field(default="", validator=_TEXT)
+    sandbox: bool | None = attrs.field(default=None, validator=optional(_BOOL))
+    sandboxed: bool = attrs.field(default=False, validator=_BOOL)
+    network: Literal["bridge", "none"] = attrs.field(default="bridge", validator=in_(["bridge", "none"]))
+    own_network: bool = attrs.field(default=False, validator=_BOOL)
+    dns: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_TEXT, instance_of(tuple)))
+    limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits))
+    working_dir: str = attrs.field(default="/", validator=_TEXT)
     tty: bool = False
     size: tuple[int, int] | None = None
     stdin: bool = False

@@ -9,7 +9,7 @@ import attrs
 from moat_core.checks import ENV_NAME_RE, is_name, is_utf8
 from moat_core.config.values import BadValue, check_ports
 from moat_core.config.widening import left_out
-from moat_core.errors import HostPathError, PlanError, PluginError
+from moat_core.errors import HookContractError, HostPathError, PlanError, PluginError
 from moat_core.hooks.dispatch import unknown
 from moat_core.host_path import nobody, resolve
 from moat_core.plan.builder import PlanBuilder
@@ -56,6 +56,9 @@ def _by_name(dispatcher: Dispatcher, hook: str, what: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for plugin, info in dispatcher.collect_items(hook):
+        if not isinstance(getattr(info, "name", None), str):
+            message = f"Plugin '{plugin}': {hook} gave {info!r:.100}, which names no {what}."
+            raise HookContractError(message, hint="`moat hooks` shows what it is to return.", plugin=plugin)
         if info.name in found:
             raise PluginError(
                 f"Plugins '{owners[info.name]}' and '{plugin}' both register a {what} '{info.name}'.",

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from moat_core import hookimpl
-from moat_core.errors import HookContractError, HookFailed, HostError, UnknownName
+from moat_core.errors import HookContractError, HookFailed, HostError, UnknownName, unwrap
 from moat_core.hooks.dispatch import Dispatcher, unknown
 from moat_core.hooks.manager import PluginManager
 
@@ -232,3 +232,20 @@ def test_unknown_names_come_with_the_nearest_or_all():
     assert error.hint == "Known: docker."
     assert unknown("runtime", "qqq", ["docker", "apple"]).hint == "Known: docker, apple."
     assert unknown("runtime", "qqq", []).hint == ""
+
+
+def test_an_only_child_comes_out_of_its_group():
+    """However deep; several stay together."""
+    inner = ValueError("x")
+    assert unwrap(ExceptionGroup("a", [ExceptionGroup("b", [inner])])) is inner
+    both = ExceptionGroup("a", [inner, ValueError("y")])
+    assert unwrap(both) is both
+
+
+@pytest.mark.parametrize("error", [HookContractError("Wrong."), ExceptionGroup("g", [HookContractError("Wrong.")])])
+def test_a_plugins_error_names_it(error):
+    """In its words and in its details, once, also out of a group; an inner plugin's stays its own."""
+    dispatcher = Dispatcher(PluginManager())
+    with pytest.raises(HookContractError) as caught, dispatcher.calling("outer", "h"), dispatcher.calling("inner", "h"):
+        raise error
+    assert (str(caught.value), caught.value.details["plugin"]) == ("Plugin 'inner': Wrong.", "inner")

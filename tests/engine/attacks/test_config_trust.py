@@ -446,7 +446,7 @@ def test_a_real_run_has_no_more_than_it_may(world, repository, defended, row):
     done = subprocess.run(argv, cwd=repository, input=stdin, capture_output=True, timeout=120, check=False)
     got = repository / "got"
     evidence = [(repository.parent / "secret/key").read_text(), got.read_text() if got.exists() else ""]
-    assert done.returncode in {0, 1, 2}, done.stderr
+    assert done.returncode in ({0, 1, 2} if defended else {0}), done.stderr
     return [text for text in evidence if text in {"stolen\n", Path("/proc/version").read_text()}] + [
         text for text in evidence[1:] if text == "the key"
     ]

@@ -12,7 +12,7 @@ HONOURS = frozenset(
         # container.py: the body of POST /containers/create
         *("capabilities", "privileged", "oci_runtime", "network", "dns", "hosts", "ports", "groups", "working_dir"),
         *("limits.memory_bytes", "limits.cpus", "limits.pids"),
-        *("mounts", "mounts.read_only", "mounts.identity", "tmpfs", "tmpfs.size_bytes", "tmpfs.options"),
+        *("mounts", "mounts.read_only", "tmpfs", "tmpfs.size_bytes", "tmpfs.options"),
         *("tty", "size", "stdin", "keep"),
         # by `moat_core.plan.make_init`, which is the container's command
         *("command", "env", "init_steps", "init_steps.order", "init_steps.as_user", "init_steps.inline"),

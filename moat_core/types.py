@@ -61,12 +61,10 @@ class RunState(enum.StrEnum):
     """Its owner lives; it has no started container yet."""
     RUNNING = "running"
     PAUSED = "paused"
-    STOPPING = "stopping"
-    """The container has ended, the owner still undoes things."""
+    STOPPING = "stopping"  # the container has ended, the owner still undoes things
     KEPT = "kept"
     """Over, but its container was kept on request."""
-    GONE = "gone"
-    """Over, and the container that was kept has been removed from outside."""
+    GONE = "gone"  # it was kept, and has been removed from outside
     EXITED = "exited"
     FAILED = "failed"
     """Over; it could not be opened, was cancelled, or its owner died."""

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ import attrs
 from moat_core.errors import HostError
 from moat_core.types import Problem
 from moat_plugins.routing.config import DEFAULT_PORT, ProxyConfig
+from moat_plugins.routing.hearing import ProxySlow, converse, make_slow
 from moat_plugins.routing.sockets import PortTaken, bind
 
 if TYPE_CHECKING:
@@ -43,12 +43,6 @@ _TAKEN_S = 1.0
 _STOP_S = 15.0
 _LOOK_S = 0.02
 _CLAIM_S = 0.2
-
-
-class ProxySlow(HostError):
-    """The proxy is being started, and has not said within its time that it is ready. It may be so any moment."""
-
-    code = "proxy-slow"
 
 
 class PortMismatch(HostError):
@@ -228,7 +222,7 @@ async def _start(
             return running
         # Another was quicker, and may not be ready yet.
         if time.monotonic() > deadline + _START_S:
-            raise _slow()
+            raise make_slow(_START_S)
         await anyio.sleep(_LOOK_S)
 
 
@@ -259,7 +253,7 @@ async def _turn(home: Path, user: User | None) -> AsyncIterator[int | None]:
             while not _lock(descriptor) and find(home) is None:  # noqa: ASYNC110 - it is another process's
                 await anyio.sleep(_LOOK_S)
         if waiting.cancelled_caught:
-            raise _slow()
+            raise make_slow(_START_S)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -305,13 +299,6 @@ def find_differences(running: Running, wanted: Mapping[str, float | None]) -> li
     ]
 
 
-def _slow() -> ProxySlow:
-    return ProxySlow(
-        f"The proxy is being started, and did not say within {_START_S:.0f} s that it is ready.",
-        hint="`moat proxy status` tells whether it is by now.",
-    )
-
-
 async def _spawn(
     home: Path, sockets: list[socket.socket], options: Mapping[str, Any], user: User | None, turn: int | None
 ) -> Running | None:
@@ -330,7 +317,7 @@ async def _spawn(
             )  # fmt: skip
         except OSError as error:
             raise HostError(f"The proxy cannot be started: {error.strerror or error}.") from error
-        said = await _converse(process, json.dumps(task).encode())
+        said = await converse(process, json.dumps(task).encode(), _START_S)
         if not said:
             log.seek(0)
             words = log.read()[-2000:].decode(errors="replace").strip().splitlines()
@@ -342,50 +329,6 @@ async def _spawn(
     if "error" in answer:
         raise HostError(answer["error"]["message"], hint=answer["error"]["hint"])
     return Running(**answer["ready"]) if "ready" in answer else None
-
-
-async def _converse(process: subprocess.Popen[bytes], task: bytes) -> bytes:
-    """Give the process its task and return its first line; ``b""`` if it ends without one.
-
-    Raises:
-        ProxySlow: It has said nothing yet. It goes on, and is heard out for as long as we live.
-    """
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said = b""
-    is_slow = False
-    try:
-        try:
-            with process.stdin:
-                process.stdin.write(task)
-        except OSError:
-            pass  # it has died; that it says nothing tells
-        with anyio.move_on_after(_START_S) as waiting:
-            while not said.endswith(b"\n"):
-                await anyio.wait_readable(process.stdout)
-                data = os.read(process.stdout.fileno(), 4096)
-                if not data:
-                    break
-                said += data
-        is_slow = waiting.cancelled_caught
-    finally:
-        if is_slow:
-            threading.Thread(target=_hear_out, args=(process,), daemon=True).start()
-        else:
-            process.kill()  # it has left a child to do the work, which ends itself when nobody hears it
-            process.wait()
-            process.stdout.close()
-    if is_slow:
-        raise _slow()
-    return said if said.endswith(b"\n") else b""
-
-
-def _hear_out(process: subprocess.Popen[bytes]) -> None:
-    """Be there when it says that it is ready: it ends itself when nobody hears it."""
-    assert process.stdout is not None
-    with process.stdout:
-        process.stdout.read()
-    process.wait()
 
 
 async def stop(home: Path) -> Running | None:

@@ -49,9 +49,7 @@ def post(path, body):
 VOLUME = b'{"Name":"v","Labels":' + LONG + b"}"
 ROWS = {
     "volumes with long labels": (get("/volumes"), 20, lambda: listed(b'{"Volumes":[', VOLUME, 30, b'],"Warnings":[]}')),
-    "what takes space": (get("/system/df"), 20, lambda: listed(b'{"Containers":[', b'{"Labels":' + LONG + b"}", 30, b"]}")),
     "one volume without end": (get("/volumes"), 20, lambda: listed(b'{"Volumes":[{"Labels":{"x":"', LONG[200:-2], 40, b'"}}]}')),
-    "many values in one": (get("/images/json"), 20, lambda: listed(b"[[", EMPTY, 100, b"]]")),
     "a machine of many words": (get("/info"), 20, lambda: listed(b'{"ID":"', b"z" * 65_000, 400, b'"}')),
     "a container of many words": (
         get(f"/containers/{OWN}/json"),

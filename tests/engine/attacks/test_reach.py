@@ -55,7 +55,7 @@ for (@ARGV) {
     $found = 'refused';
     syswrite $to, "GET /_ping HTTP/1.1\r\nHost: $host\r\nConnection: close\r\n\r\n";
     my $said = '';
-    eval { local $SIG{ALRM} = sub { die }; alarm 8; 1 while sysread $to, $said, 4096, length $said; };
+    eval { local $SIG{ALRM} = sub { die }; alarm 20; 1 while sysread $to, $said, 4096, length $said; };
     alarm 0;
     $found = 'open' if $said =~ m{^HTTP/1.. 200};
   }
@@ -181,7 +181,7 @@ async def measure(engine, folder, home, kind):
         found["its build steps"] = parse(await build(run, within))
         found["another run"] = parse((await other.exec(probe, timeout_s=120)).text)
         user = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "perl", "-e", PROBE]
-        user += [f"guard={outside}=docker", *words, *here]
+        user += [f"guard={outside}=docker", *words, *here, *here]
         found["another user"] = parse(await anyio.to_thread.run_sync(subprocess.check_output, user))
     return found
 

@@ -33,7 +33,7 @@ CORES = frozenset(
     {
         *("command", "env", "hold", "interactive", "keep", "mounts", "name", "network", "options", "ports", "rebuild"),
         *("config", "run_id", "runtime", "size", "timeout_s", "tty"),
-        *("container.cpus", "container.dns", "container.memory", "container.pids"),
+        *("container.cpus", "container.dns", "container.memory", "container.pids", "history.days", "history.runs"),
     }
 )
 """What `make_plan` itself takes from a request and a config into the plan; the plan's own table goes on from there."""

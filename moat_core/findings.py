@@ -1,4 +1,4 @@
-"""What the hooks of upkeep find: for ``moat doctor``, ``moat status`` and ``moat clean``. Public by `moat_core.types`."""
+"""What the hooks of upkeep find, for ``moat doctor``, ``status`` and ``clean``; public by `moat_core.types`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import enum
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 

@@ -9,6 +9,7 @@ Two tables, both made from the attrs fields themselves, so that a new field is r
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def find_demands(plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_demands(plan)))
 
 
+@functools.cache
 def list_demands() -> frozenset[str]:
     """Return all names that `find_demands` can ever return."""
     from moat_core.plan.plan import Plan

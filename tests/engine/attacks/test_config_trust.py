@@ -38,8 +38,13 @@ def repository(tmp_path, home, monkeypatch):
 
 @pytest.fixture
 def undefended(monkeypatch):
-    """Take the defence away: nothing is found to widen."""
-    return lambda: monkeypatch.setattr("moat_core.config.load.find_widenings", lambda *_: ())
+    """Take the defence away: nothing is found to widen, nor a link where a run could have put it."""
+
+    def take_away():
+        monkeypatch.setattr("moat_core.config.load.find_widenings", lambda *_: ())
+        monkeypatch.setattr("moat_core.host_path._Walk._judge", lambda walk, folder: None)
+
+    return take_away
 
 
 def given(plan):

@@ -88,6 +88,7 @@ class Runs:
         for path in [self.folder, *self.folder.rglob("*")]:
             os.chown(path, UID, UID, follow_symlinks=False)
         arguments.setdefault("sandbox", False)
+        arguments.setdefault("config", "workspace")  # the user trusts the file: that is another defence
         async with Moat(home=self.home, plugins=plugins) as moat:
             try:
                 async with moat.run(self.folder, **arguments) as run:
@@ -274,7 +275,7 @@ async def test_nothing_is_mounted_behind_a_link_over_what_root_runs(runs, row, d
         runs.set(mounts, "_check_targets", lambda plan, held: None)
     if not defended:
         runs.set(look, "holder_of", lambda path, places: None)
-    return await runs.run(command=["true"], sandbox=isolated, config="workspace")
+    return await runs.run(command=["true"], sandbox=isolated)
 
 
 @attack("root steps: root's exec", {"PATH": VARIABLES["PATH, its install"], "LD_PRELOAD": VARIABLES["LD_PRELOAD"]})

@@ -17,13 +17,13 @@ from moat_core.errors import HostPathError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     IsShared = Callable[[tuple[int, int], str], bool]
     """Tells whether a run can write to the folder of this identity and real path, or ever could."""
 
-__all__ = ["HeldPath", "HostPath", "hold", "nobody", "open_below", "place_of", "read_mounts", "resolve"]
+__all__ = ["HeldPath", "HostPath", "hold", "holder_of", "nobody", "open_below", "place_of", "read_mounts", "resolve"]
 
 _MOST_LINKS = 40
 """As many as the kernel follows; path_resolution(7)."""
@@ -187,6 +187,12 @@ def _name_of(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
 
 
+def holder_of(path: str, places: Iterable[str]) -> str | None:
+    """Return the innermost of PLACES that PATH lies below; ``None`` if it is in none. All are absolute and plain."""
+    above = [each for each in places if each != path and path.startswith(each.rstrip("/") + "/")]
+    return max(above, key=len, default=None)
+
+
 def place_of(fd: int) -> tuple[str, str] | None:
     """Return where in which file system the thing lies that FD holds: ``("254:0", "/home/u/project")``.
 
@@ -224,20 +230,23 @@ def _plain(field: str) -> str:
     return field
 
 
-def open_below(folder: int, path: str, *, as_root: bool = False) -> int:
+def open_below(folder: int, path: str, *, as_root: bool = False, links: bool = True) -> int:
     """Return a descriptor (O_PATH) of PATH below an open FOLDER, links followed as long as they stay below it.
 
     Args:
         folder: Descriptor of a folder.
         path: Relative to it; a leading slash means it, too.
         as_root: A link to ``/etc`` leads to FOLDER's, as in a container; else it leads out.
+        links: Follow any.
 
     Raises:
-        OSError: It is not there; EXDEV: it leads out; ENOSYS: the kernel is older than Linux 5.6 (openat2(2)).
+        OSError: It is not there; EXDEV: it leads out; ELOOP: there is a link, and none is followed; ENOSYS: the
+            kernel is older than Linux 5.6 (openat2(2)).
     """
     import ctypes  # 3 ms that few need
 
     flags, resolve = _HANDLE | os.O_CLOEXEC, _NO_MAGICLINKS | (_IN_ROOT if as_root else _BENEATH)
+    resolve |= 0 if links else _NO_SYMLINKS
     how = (ctypes.c_uint64 * 3)(flags, 0, resolve)  # struct open_how: flags, mode, resolve
     name = os.fsencode(path.lstrip("/") or ".")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -249,5 +258,5 @@ def open_below(folder: int, path: str, *, as_root: bool = False) -> int:
 
 
 _OPENAT2 = 437
-_NO_MAGICLINKS, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10
+_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 """linux/openat2.h; the number is the same on every architecture."""

@@ -7,10 +7,13 @@ what holds without the file, and returns why it widens, or ``""``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from moat_core.config.values import WORKSPACE
+from moat_core.host_path import holder_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,15 +87,21 @@ _SYSTEM = frozenset({"bin", "boot", "dev", "etc", "lib", "proc", "root", "run", 
 
 
 def judge_mounts(value: Any, baseline: Baseline) -> str | Mapping[int, str]:
-    """Only folders of the workspace itself are nothing new to the run, and only where nothing of its system is."""
+    """Only folders of the workspace itself are nothing new to the run, where neither its system nor a mount is."""
     before: tuple[Mount, ...] = tuple(baseline.value or ())
     if any(mount not in (value or ()) for mount in before):
         return "it takes away what your own config mounts"
-    found = {number: _judge_mount(mount, baseline.folder) for number, mount in enumerate(value) if mount not in before}
+    places = [WORKSPACE, *(mount.target for mount in value)]
+    inner = [mount.target for mount in before]
+    found = {
+        number: _judge_mount(mount, baseline.folder, places, inner)
+        for number, mount in enumerate(value)
+        if mount not in before
+    }
     return {number: why for number, why in found.items() if why}
 
 
-def _judge_mount(mount: Mount, folder: Path) -> str:
+def _judge_mount(mount: Mount, folder: Path, places: Sequence[str], inner: Sequence[str]) -> str:
     if not is_inside(mount.source, folder):
         real, how = os.path.realpath(mount.source), "read" if mount.read_only else "write"
         where = "" if real == mount.source else f" ({real})"
@@ -100,6 +109,11 @@ def _judge_mount(mount: Mount, folder: Path) -> str:
     top = mount.target.split("/")[1]
     if top in _SYSTEM or top.startswith("lib"):
         return "it takes the place of a part of the container's system, from which root works"
+    # The engine walks there through what runs write, and a link that comes and goes leads it over root's programs.
+    if holder_of(mount.target, places) is not None:
+        return "it is inside of another mount, where whatever a run changes meanwhile says where that is"
+    if any(holder_of(each, [mount.target]) is not None for each in inner):
+        return "it holds a place where your own config mounts something"
     return ""
 
 

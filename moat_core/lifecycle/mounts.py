@@ -3,6 +3,9 @@
 An engine is given a path, and opens it later, as root. Between our look and its own, another run may have put
 something else there. So every source is held by descriptor, and what the engine really mounted is compared with that
 while the container's main process still waits to be admitted.
+
+Where it is mounted is a path, too: in a folder that a run could write to, a link at a target would put it elsewhere in
+the container, over what root runs there. None is followed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.errors import HostPathError
-from moat_core.host_path import hold, nobody, place_of
+from moat_core.host_path import hold, holder_of, nobody, place_of
 from moat_core.types import Mount
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from moat_core.host_path import HeldPath, IsShared
     from moat_core.lifecycle.run import Run
+    from moat_core.plan import Plan
     from moat_core.runtime.base import MountSeen, Sandbox
 
 __all__ = ["check_mounts", "hold_again", "hold_mounts", "is_same"]
@@ -42,6 +46,7 @@ async def hold_mounts(run: Run, give: Callable[[Iterable[tuple[tuple[int, int], 
     run.undo.push("moat", "held mounts", _let_go(held))
     for mount in run.plan.mounts:
         held[mount.target] = _hold(mount, run.given)
+    _check_targets(run.plan, held)
     mounts = tuple(
         attrs.evolve(mount, source=held[mount.target].path, identity=held[mount.target].identity)
         for mount in run.plan.mounts
@@ -61,6 +66,38 @@ def _hold(mount: Mount, given: IsShared) -> HeldPath:
         found.close()
         raise HostPathError(f"{mount.source} is not what it was when the run was planned.", hint=_HINT)
     return found
+
+
+def _check_targets(plan: Plan, held: Mapping[str, HeldPath]) -> None:
+    """See that what is mounted inside of another mount will be there, and not where a link in that one leads.
+
+    Raises:
+        HostPathError: There is a link.
+    """
+    targets = [
+        *(mount.target for mount in plan.mounts),
+        *(volume.target for volume in plan.volumes),
+        *(tmpfs.target for tmpfs in plan.tmpfs),
+    ]
+    for target in targets:
+        outer = holder_of(target, held)
+        if outer is not None and _has_link(held[outer].path + target[len(outer.rstrip("/")) :]):
+            raise HostPathError(
+                f"Nothing can be mounted at {target}: there is a link on the way, below {held[outer].path}.",
+                hint="Take the link away, or name the place in the container that is meant.",
+                target=target,
+            )
+
+
+def _has_link(path: str) -> bool:
+    """Tell whether there is a link on PATH; what is not there the engine makes, or says why it cannot."""
+    try:
+        with hold(path, follow=False) as found:
+            return found.path != path  # as where nothing is held
+    except HostPathError:
+        return True
+    except OSError:
+        return False
 
 
 def _let_go(held: Mapping[str, HeldPath]) -> Callable[[], Awaitable[None]]:

@@ -8,11 +8,12 @@ container) its pids are not ours, and nothing is seen.
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from moat_core.host_path import open_below, read_mounts
+from moat_core.host_path import holder_of, open_below, read_mounts
 from moat_core.runtime.base import MountSeen
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def look_at_mounts(found: Mapping[str, Any], targets: Sequence[str]) -> dict[str
     seen = {target: MountSeen(source=said[target]) for target in targets if target in said}
     pid = int(found["State"].get("Pid") or 0)
     for process in _processes(pid, found["Id"]) if pid else ():
-        here = _look(process, targets)
+        here, astray = _look(process, targets)
         if here:
-            return {target: here.get(target, seen.get(target, MountSeen())) for target in targets}
+            return {
+                target: here.get(target, seen.get(target, MountSeen())) for target in targets if target not in astray
+            }
     return seen
 
 
@@ -53,32 +56,51 @@ def _processes(pid: int, container: str) -> list[int]:
     return [pid, *(child for child in beside if child != pid)]
 
 
-def _look(pid: int, targets: Sequence[str]) -> dict[str, MountSeen]:
-    """Return what process PID has at TARGETS; nothing if it has a mount at none of them."""
+def _look(pid: int, targets: Sequence[str]) -> tuple[dict[str, MountSeen], set[str]]:
+    """Return what process PID has at TARGETS, nothing if it has a mount at none of them; and which are not in place.
+
+    A link of the image's may lead to another name. One in a mounted folder is not followed: what is to be mounted in
+    there is a mount by that very name, or it is somewhere else.
+    """
     try:
         places = {point: (device, root) for _, device, root, point in read_mounts(pid)}  # the last one is on top
     except OSError:
-        return {}
+        return {}, set()
     if not places.keys() & set(targets):
-        return {}
+        return {}, set()
+    astray = {target for target in targets if target not in places and holder_of(target, targets) in places}
     seen = {target: MountSeen(place=places[target]) for target in targets if target in places}
     with suppress(OSError):  # only root may look through another user's /proc/PID/root
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            seen |= {target: MountSeen(identity=_identity(root, target)) for target in targets}
+            for target in targets:
+                seen[target] = MountSeen(identity=_identity(root, target, holder_of(target, targets)))
         finally:
             os.close(root)
-    return seen
+    return seen, astray
 
 
-def _identity(root: int, target: str) -> tuple[int, int]:
-    """Return device and inode of TARGET below ROOT, out of which no link of the image's or the run's leads."""
-    there = open_below(root, target, as_root=True)
-    try:
+def _identity(root: int, target: str, outer: str | None) -> tuple[int, int]:
+    """Return device and inode of TARGET below ROOT, out of which no link leads; in OUTER, a mount, none is followed.
+
+    A link where none is followed leads to nothing that could be meant: the identity is nobody's.
+    """
+    with ExitStack() as opened:
+        there = open_below(root, outer or target, as_root=True)
+        opened.callback(os.close, there)
+        if outer is not None:
+            try:
+                there = open_below(there, target[len(outer.rstrip("/")) :], links=False)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                return _NOBODYS
+            opened.callback(os.close, there)
         status = os.fstat(there)
-    finally:
-        os.close(there)
     return status.st_dev, status.st_ino
+
+
+_NOBODYS = (-1, -1)
 
 
 def _parent(pid: int) -> int:

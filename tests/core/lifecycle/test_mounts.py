@@ -136,3 +136,25 @@ async def test_a_difference_ends_the_run_before_it_is_admitted(moat, tmp_path, m
     assert isinstance(record.outcome.error, HostPathError)
     assert admitted == []
     assert record.left == []
+
+
+@pytest.mark.parametrize("target", ["/w/link", "/w/link/setpriv", "/w/dangling", "/w/sub/link/x"])
+async def test_nothing_is_mounted_behind_a_link_of_another_mount(moat, tmp_path, target):
+    """It would be over whatever that leads to in the container: what root runs there, say."""
+    for folder in ("w", "w/sub"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "link").symlink_to("../usr/bin")
+    (tmp_path / "w" / "dangling").symlink_to("nowhere")
+    record = await moat.run(mounts=[f"{tmp_path}/w:/w", f"{tmp_path}:{target}:ro"])
+    assert isinstance(record.outcome.error, HostPathError)
+    assert "a link on the way" in str(record.outcome.error)
+    assert record.left == []
+
+
+async def test_a_mount_in_another_ones_folder_is_fine(moat, tmp_path):
+    """Over a folder, a file, and what is not there yet."""
+    (tmp_path / "w" / "sub").mkdir(parents=True)
+    (tmp_path / "w" / "file").write_text("")
+    targets = ("/w", "/w/sub", "/w/file", "/w/new/deep", "/w/sub/in/it")
+    record = await moat.run(mounts=[f"{tmp_path}/w:{target}" for target in targets])
+    assert record.outcome.status == "finished"

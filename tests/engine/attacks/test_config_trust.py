@@ -20,6 +20,7 @@ from moat_core.api import Moat
 from moat_core.cli.main import main
 from moat_core.config.judges import is_inside
 from moat_core.errors import ConfigError, MoatError
+from moat_core.host_path import holder_of
 from moat_core.store import Home
 from moat_core.store.trusted import TrustedFiles
 
@@ -37,8 +38,13 @@ def repository(tmp_path, home, monkeypatch):
 
 @pytest.fixture
 def undefended(monkeypatch):
-    """Take the defence away: nothing is found to widen."""
-    return lambda: monkeypatch.setattr("moat_core.config.load.find_widenings", lambda *_: ())
+    """Take the defence away: nothing is found to widen, nor a link where a run could have put it."""
+
+    def take_away():
+        monkeypatch.setattr("moat_core.config.load.find_widenings", lambda *_: ())
+        monkeypatch.setattr("moat_core.host_path._Walk._judge", lambda walk, folder: None)
+
+    return take_away
 
 
 def given(plan):
@@ -48,6 +54,7 @@ def given(plan):
         "another runtime": plan.oci_runtime not in {"runsc", None},
         "host": any(not is_inside(mount.source, plan.workspace) for mount in plan.mounts),
         "system": any(mount.target.startswith(("/usr", "/etc")) for mount in plan.mounts),
+        "inside": any(holder_of(mount.target, [each.target for each in plan.mounts]) for mount in plan.mounts),
         "engine": any(name.startswith("docker:") for name in plan.details.get("dependencies", ())),
         "package": any(":" in name for name in plan.details.get("dependencies", ())),
         "build": "of-the-stranger" in (plan.image.dockerfile or "") + str(plan.image.files),
@@ -78,6 +85,8 @@ WIDE = {
     "a flow mapping over lines": 'mounts: [{"source":\n "../secret"\n, "target": "/x"}]',
     "a link in the repository": LINKED,
     "over what root works from": "mounts: ['./into-self:/usr/bin']",
+    "at a place in the workspace": "mounts: ['./into-self:/workspace/link/sbin']",
+    "at a place in another mount": "mounts: ['./into-self:/x', './into-self:/x/link/sbin']",
     "without gVisor": "sandbox: none",
     "without gVisor, quoted": '"sandbox": "none"',
     "without gVisor, as an escape": '"s\\x61ndbox": "n\\u006fne"',

@@ -16,8 +16,9 @@ import pytest
 from attack import attack
 
 from moat_core import Moat, MoatError, hookimpl
+from moat_core.lifecycle import mounts
 from moat_core.plan import init
-from moat_plugins.docker import container, sandbox
+from moat_plugins.docker import container, look, sandbox
 
 UID = 4711
 MARK = "was-root"
@@ -85,8 +86,9 @@ class Runs:
 
     async def run(self, *, body=None, plugins=None, **arguments):
         for path in [self.folder, *self.folder.rglob("*")]:
-            os.chown(path, UID, UID)
+            os.chown(path, UID, UID, follow_symlinks=False)
         arguments.setdefault("sandbox", False)
+        arguments.setdefault("config", "workspace")  # the user trusts the file: that is another defence
         async with Moat(home=self.home, plugins=plugins) as moat:
             try:
                 async with moat.run(self.folder, **arguments) as run:
@@ -250,6 +252,30 @@ async def test_nothing_is_mounted_over_what_root_runs(runs, row, defended):
         # The loader looks there by its cache alone, which the image's ldconfig made: let a plugin's step make it anew.
         return await runs.run(command=["true"], plugins={"third": Step("/sbin/ldconfig; install --version >/dev/null")})
     return await runs.run(command=["true"])
+
+
+BEHIND = {
+    "one program": ("./bin/install:/workspace/link/install", "../usr/sbin", False),
+    "one program, in gVisor": ("./bin/install:/workspace/link/install", "../usr/sbin", True),
+    "the link is the target": ("./bin/install:/workspace/link", "/usr/sbin/install", False),
+    "the loader's list": ("./preload:/workspace/link", "/etc/ld.so.preload", False),
+}
+LATE = [f"{row}, put there late" for row in BEHIND if "list" not in row]
+"""Not the loader's list: it acts as soon as any program starts, before anybody can look."""
+
+
+@attack("root steps: a mount behind a link", [*BEHIND, *LATE])
+async def test_nothing_is_mounted_behind_a_link_over_what_root_runs(runs, row, defended):
+    """The target is in the workspace, which needs no trust; a link there leads to the image's own programs."""
+    mount, target, isolated = BEHIND[row.removesuffix(", put there late")]
+    runs.leave("preload", "/workspace/evil.so\n")
+    runs.leave("agent.yaml", f"network: none\nmounts: ['{mount}']\n")
+    (runs.folder / "link").symlink_to(target)
+    if not defended or "late" in row:  # as if it had been put there between our look and the engine's
+        runs.set(mounts, "_check_targets", lambda plan, held: None)
+    if not defended:
+        runs.set(look, "holder_of", lambda path, places: None)
+    return await runs.run(command=["true"], sandbox=isolated)
 
 
 @attack("root steps: root's exec", {"PATH": VARIABLES["PATH, its install"], "LD_PRELOAD": VARIABLES["LD_PRELOAD"]})

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moat_core import checks
 from moat_core.config import Config, ConfigFile, distrust, load_config
 from moat_core.errors import UsageError
 from moat_core.store.trusted import TrustedFiles
@@ -46,7 +47,7 @@ def read_config(
     elif isinstance(choice, (ConfigFile, Mapping)):
         source = choice
     elif isinstance(choice, (str, os.PathLike)) and os.fspath(choice):
-        source = Path(os.path.abspath(os.fspath(choice)))
+        source = Path(os.path.abspath(checks.path(choice, "config")))
     elif choice is not None:
         raise UsageError(
             f"A config cannot be {choice!r}.",

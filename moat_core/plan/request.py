@@ -50,6 +50,12 @@ def _run_id(value: Any, what: str) -> str:
     return str(value)
 
 
+def _config(value: Any, what: str) -> ConfigChoice:
+    if value is None or isinstance(value, (ConfigFile, Mapping)):
+        return value
+    return checks.path(value, what)
+
+
 _CHECKS = checks.fields(
     workspace=_workspace,
     command=checks.optional(_command),
@@ -69,6 +75,7 @@ _CHECKS = checks.fields(
     rebuild=checks.flag,
     timeout_s=checks.optional(checks.positive_s),
     options=checks.sections,
+    config=_config,
     run_id=_run_id,
 )
 

@@ -167,7 +167,7 @@ class StoreFile:
             self._move_aside()
         try:
             connection, told = self._connect()
-        except NewerStore:
+        except (NewerStore, sqlite3.OperationalError):
             if before is None:
                 raise
             return before  # a live run goes on in what it knows; nobody else can read it any more
@@ -212,8 +212,8 @@ class StoreFile:
         told = 0
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]  # somebody may have been quicker
-            upgrades = ";".join(_UPGRADES[each] for each in range(version, SCHEMA_VERSION)) if version else ""
-            for statement in (upgrades or _SCHEMA + TABLES).split(";"):
+            steps = [_UPGRADES[each] for each in range(version, SCHEMA_VERSION)] if version else [_SCHEMA + TABLES]
+            for statement in ";".join(steps).split(";"):
                 connection.execute(statement)
             if version == 0:
                 told = self._recall(connection)

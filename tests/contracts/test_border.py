@@ -34,7 +34,7 @@ HOSTILE = {
     "data": [None, *CONTENT], "grace_s": [*SECONDS, None], "endpoint": [*NAME, None, "nowhere"],
     "reference": [*NAME, None, "nobody", ""], "run_id": [*NAME, None, "../x", "run-1"], "tail": [-1, 1.5, True, "1"],
     "home": PATH[1:], "without": LIST, "plugins": [["x"], "x", {1: object()}], "keep_going": FLAG, "workspace": PATH,
-    "folder": PATH, "options": [5, "x", {"a": 5}, {1: {}}], "command": [["ls", 5], "ls", b"ls", 5, ["ls", "\0"], {"ls": 1}],
+    "config": [5, ["x"], True, "", "a\0b"], "folder": PATH, "options": [5, "x", {"a": 5}, {1: {}}], "command": [["ls", 5], "ls", b"ls", 5, ["ls", "\0"], {"ls": 1}],
 }  # fmt: skip
 OF_METHOD = {
     # where an argument of that name means something else
@@ -44,7 +44,7 @@ OF_METHOD = {
 FREE = {
     # argument -> why nothing is to be checked
     "on_output": "called", "on_event": "called", "listener": "called", "on_warning": "called", "request": "a RunRequest",
-    "plan": "a Plan", "info": "a RunInfo", "arguments": "those of RunRequest",
+    "plan": "a Plan", "trust": "called", "info": "a RunInfo", "arguments": "those of RunRequest",
     "owner_kind": "a constant of the program", "over": "only whether", "automatic": "only whether",
     "make": "of the library itself", "name": "of the library itself", "sandbox": "of the library itself",
     "kind": "of an exception", "error": "of an exception", "trace": "of an exception",
@@ -56,7 +56,7 @@ REQUEST = {
     "ports": [{"web": "80"}, {"web": True}, {"web": 1.5}, {1: 80}, ["web"], 5], "dependencies": [*LIST, [5], ["a\0"]],
     "base_image": NAME, "runtime": NAME, "sandbox": FLAG, "interactive": [*FLAG, None], "tty": [*FLAG, None],
     "size": HOSTILE["size"], "keep": [*FLAG, None], "rebuild": [*FLAG, None], "timeout_s": [*SECONDS, 0],
-    "options": [5, "x", {"a": 5}, {1: {}}], "run_id": HOSTILE["run_id"],
+    "options": [5, "x", {"a": 5}, {1: {}}], "run_id": HOSTILE["run_id"], "config": HOSTILE["config"],
 }  # fmt: skip
 
 

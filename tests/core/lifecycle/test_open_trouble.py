@@ -105,7 +105,7 @@ TROUBLES = {
     cancels_and_goes_on: ("cancelled", None, ""),
     cancels_with_reason: ("failed", RunError, "Enough."),
     service_dies: ("failed", ServiceCrashed, "OSError: broken"),
-    task_group_dies: ("failed", HookFailed, "ExceptionGroup"),
+    task_group_dies: ("failed", HookFailed, "OSError: broken"),
     leaves_its_scope: ("failed", HookContractError, "not asked"),
 }
 

@@ -102,9 +102,10 @@ def test_going_without_asks_nothing(moat):
 def test_core_claims_only_what_is_there():
     """Each of its names is a field's, so that none is kept for what has gone."""
     from moat_core.config import ConfigSchema  # noqa: F401
-    from moat_core.config.core import ContainerConfig, CoreConfig
+    from moat_core.config.core import ContainerConfig, CoreConfig, HistoryConfig
     from moat_core.plan import RunRequest
 
     known = {field.name for kind in (RunRequest, CoreConfig) for field in attrs.fields(kind)}
     known |= {f"container.{field.name}" for field in attrs.fields(ContainerConfig)}
+    known |= {f"history.{field.name}" for field in attrs.fields(HistoryConfig)}
     assert known >= CORES

@@ -184,7 +184,7 @@ async def test_a_body_that_does_not_come_is_given_up(monkeypatch):
 async def test_words_of_the_runs_are_told_in_short():
     """A refusal is stored: neither its method nor its reason is as long as the run likes."""
     async with open_guard(make_scope()) as (connect, _, refusals):
-        await ask(connect(), "M" * 20_000, "/v1.45/" + "x" * 20_000)
+        await ask(connect(), "PROPPATCH", "/v1.45/" + "x" * 20_000)
         labels = {"moat." + "x" * 100_000: "y"}
         status, answer = await ask(connect(), "POST", "/v1.45/volumes/create", {"Name": "v", "Labels": labels})
         assert status == 403

@@ -136,8 +136,9 @@ def test_names_are_labels(moat, name):
         moat.plan(name="fox")
 
 
-def test_dry_run_shows_what_it_would_be_told(moat, home):
+def test_dry_run_shows_what_it_would_be_told(moat):
     """And starts nothing."""
+    home = Path(moat.home.path)
     done = moat.cli("run", "--dry-run", "--name", "fox", "--port", "web=3000", "--", "true")
     assert done.returncode == 0, done.stderr
     assert "http://web.fox.localhost:8080" in done.stdout

@@ -12,7 +12,6 @@ import stat
 
 __all__ = ["mend", "others_may_write", "unsafe_way"]
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40
 """As many as the kernel follows; path_resolution(7)."""
 

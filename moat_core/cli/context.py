@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -105,8 +103,3 @@ async def finish_dead_runs(moat: Moat) -> None:
         return
     for problem in reaped.problems:
         print_problem(problem)
-
-
-def stdin_is_tty() -> bool:
-    """Whether somebody sits at a terminal, reading and typing."""
-    return os.isatty(0) and os.isatty(1) and sys.stdin is not None

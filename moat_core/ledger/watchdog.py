@@ -2,7 +2,7 @@
 
 It blocks on a pipe whose other end only the owner has. The owner's orderly end sends a word; its death, by
 whatever signal, closes the pipe, and the shell becomes who sees to the reaping (`moat_core.store.vigil`). A bare
-``sh`` costs about 1 MB and a millisecond; a Python process waiting would cost ten times that in every run.
+``sh`` costs about 1 MB and a millisecond; a Python process waiting would cost many times that in every run.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ async def insist_on_plan(run: Run) -> None:
 
 
 async def insist_on_started(run: Run) -> None:
-    """Refuse a container that the engine started otherwise than the plan says; nothing of the run's has acted yet.
+    """Refuse a container that the engine started otherwise than the plan says; its main process may have begun by then.
 
     Raises:
         SandboxUnavailable: It is less isolated, or less limited.

@@ -15,8 +15,8 @@ class Limits:
     """What one listener allows.
 
     Args:
-        door: Connections that have not shown a certificate yet. Each holds a descriptor and 50 KB of TLS; a handshake
-            takes milliseconds, so that those who mean it are never many.
+        door: Connections that have not shown a certificate yet. Each holds a descriptor and what TLS keeps of a
+            handshake, which is quick, so that those who mean it are never many.
         door_of_peer: How many of them one peer may have: as many as a program that begins all at once.
         inside: Connections that are let in. Docker's clients open one for each command and each stream.
         inside_of_peer: How many of them one peer may have: a quarter is always left for others.

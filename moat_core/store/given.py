@@ -42,7 +42,7 @@ class Given:
         self._store._guarded(write)  # noqa: SLF001 - a part of it, in a file of its own
 
     def __call__(self, identity: tuple[int, int], path: str) -> bool:
-        """Tell whether the folder of this IDENTITY, or of this real PATH, was ever given (5 µs)."""
+        """Tell whether the folder of this IDENTITY, or of this real PATH, was ever given."""
         sql = "SELECT 1 FROM given WHERE path = ? OR identity = ? LIMIT 1"
         return bool(self._store._execute(sql, (_name(path), _text(identity))))  # noqa: SLF001 - as above
 

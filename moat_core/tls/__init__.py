@@ -3,7 +3,7 @@
 An `Authority` is a CA that issues an `Identity` each for servers and clients; `server_context` and `client_context`
 make of them what the ``ssl`` module wants. `keep` holds an authority in a folder of the user's, `Leaves` mints a
 certificate for each name that a client asks for, and `Secure` is TLS on an asyncio transport that is there already.
-A name is imported when it is first used: ``cryptography`` takes 40 ms.
+A name is imported when it is first used: ``cryptography`` is slow to import.
 """
 
 from __future__ import annotations

@@ -88,11 +88,11 @@ async def test_no_request_ever_reaches_the_wrong_service(home):
         for number in range(PROCESSES)
     ]
     try:
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             for seed in range(12):
                 group.create_task(clients.hammer(seed))
             ends = [asyncio.create_task(owner.wait()) for owner in owners]
-            while clients.counts["answered"] < 2000:
+            while clients.counts["answered"] < 500:
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(kill, home)
             assert (await ensure(home, running.port, OPTIONS)).port == running.port
@@ -105,7 +105,7 @@ async def test_no_request_ever_reaches_the_wrong_service(home):
                 await owner.wait()
     assert codes == [0] * PROCESSES
     assert clients.wrong == [], (len(clients.wrong), clients.counts)
-    assert clients.counts["answered"] > 4000, clients.counts
+    assert clients.counts["answered"] > 1000, clients.counts
     assert clients.counts["unknown-agent"] + clients.counts["run-ended"] > 0, clients.counts
     for name in names:
         assert (await ask(running.port, f"web.{name}.localhost")).code == "run-ended"

@@ -105,7 +105,7 @@ async def test_no_request_ever_reaches_the_wrong_service(home):
                 await owner.wait()
     assert codes == [0] * PROCESSES
     assert clients.wrong == [], (len(clients.wrong), clients.counts)
-    assert clients.counts["answered"] > 1000, clients.counts
+    assert clients.counts["answered"] > 600, clients.counts
     assert clients.counts["unknown-agent"] + clients.counts["run-ended"] > 0, clients.counts
     for name in names:
         assert (await ask(running.port, f"web.{name}.localhost")).code == "run-ended"

@@ -111,6 +111,9 @@ async def _start(run: Run, runtime: DockerRuntime, sandbox: DockerSandbox) -> No
             await containers.start(sandbox.info.id)
         except EngineError as error:
             await _make_network_again(run, runtime, error)
+            # The engine has let go of the streams of a start that failed, and the word would reach nobody.
+            await sandbox.detach()
+            await sandbox.attach()
             await containers.start(sandbox.info.id)
     except SandboxUnavailable as error:
         raise SandboxUnavailable(

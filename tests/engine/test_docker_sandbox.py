@@ -8,6 +8,7 @@ import pytest
 from docker_support import get_engine, make_plan, open_live, open_run, run_command
 
 from moat_core.errors import EngineError, SandboxGone, SandboxNotReady, SandboxUnavailable
+from moat_core.ledger import Connections
 from moat_core.types import Command, InitStep, Limits, Mount, Port, RunState, Tmpfs, User
 from moat_plugins.docker.network import open_network
 from moat_plugins.docker.open_sandbox import open_sandbox
@@ -229,16 +230,14 @@ async def test_other_process_finds_the_container_and_works_in_it(engine, tmp_pat
 
     user = User(1234, 1235, "agent", "/home/agent")
     async with open_live(engine, tmp_path, user=user, oci_runtime="runsc") as (run, sandbox):
-        other = await DockerRuntime.connect(engine)
-        try:
+        async with Connections(tmp_path) as others:
+            other = await others.get(DockerRuntime, engine)
             (info,) = await other.find_sandboxes(run.id)
             assert info == sandbox.info
             assert info in await other.find_sandboxes()
             found = await other.get_sandbox(info)
             assert (await run_command(found, "id", "-u"))[1] == b"1234\n"
-        finally:
-            await other.aclose()
-        (state,) = [state for state in states(engine, 5) if state["run_id"] == run.id]
+        (state,) = [state for state in states(engine, 5, str(tmp_path)) if state["run_id"] == run.id]
         assert state == {
             "run_id": run.id,
             "role": "main",
@@ -250,7 +249,7 @@ async def test_other_process_finds_the_container_and_works_in_it(engine, tmp_pat
         }
         await sandbox.stop(0)
         while state["state"] == "running":  # the engine's listing lags a moment behind what it answers to a stop
-            (state,) = [state for state in states(engine, 5) if state["run_id"] == run.id]
+            (state,) = [state for state in states(engine, 5, str(tmp_path)) if state["run_id"] == run.id]
         assert (state["state"], state["exit_code"]) == ("exited", (await sandbox.refresh()).exit_code)
 
 

@@ -59,7 +59,7 @@ async def test_a_plugin_that_exits_ends_the_run_in_order(world, home, workspace)
         async with moat.run(workspace, sandbox=False) as run:
             assert (await run.exec(["true"])).ok
         assert any("exits" in str(problem) for problem in run.run.problems)
-    assert not world.wait_until_empty(3)
+    assert not world.wait_until_empty(15)
 
 
 async def test_what_the_callback_raises_comes_back_as_it_is(world, home, workspace):
@@ -72,7 +72,7 @@ async def test_what_the_callback_raises_comes_back_as_it_is(world, home, workspa
         with pytest.raises(ValueError, match="my callback failed"):
             async with moat.run(workspace, sandbox=False, command=["echo", "x"], on_output=on_output) as run:
                 await run.wait()
-    assert not world.wait_until_empty(3)
+    assert not world.wait_until_empty(15)
 
 
 async def test_what_could_not_be_undone_is_raised(world, home, workspace):
@@ -98,7 +98,7 @@ async def test_the_time_limit_ends_a_run_without_a_command(world, home, workspac
         with pytest.raises(RunError, match="time limit"):
             async with moat.run(workspace, sandbox=sandbox, timeout_s=1.5) as run:
                 await run.exec(["sleep", "1000"])
-    assert not world.wait_until_empty(3)
+    assert not world.wait_until_empty(15)
 
 
 def test_the_time_limit_ends_a_detached_run(moat, world):

@@ -160,7 +160,7 @@ async def test_cancelling_leaves_nothing(world, home, workspace, when):
             async with asyncio.timeout(30):
                 await task
         assert moat.store.resources() == []
-    assert not world.wait_until_empty(3)
+    assert not world.wait_until_empty(15)
 
 
 async def test_keep_leaves_the_container_and_destroy_takes_it(world, home, workspace, moat):
@@ -176,7 +176,7 @@ async def test_keep_leaves_the_container_and_destroy_takes_it(world, home, works
     assert [(each["id"], each["state"]) for each in listed] == [(run_id, "kept")]
     done = await asyncio.to_thread(moat, "destroy", "-f", run_id)
     assert done.returncode == 0, done.stderr
-    assert not world.wait_until_empty(3)
+    assert not world.wait_until_empty(15)
 
 
 @pytest.mark.parametrize("command", [None, ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.5; done"]])

@@ -233,11 +233,6 @@ def adds_a_space(repository, tmp_path):
     (repository / "agent.yaml").write_text((repository / "agent.yaml").read_text() + " ")
 
 
-def turns_a_link(repository, tmp_path):
-    (repository / "into").unlink()
-    (repository / "into").symlink_to("/etc")
-
-
 def is_called_otherwise(repository, tmp_path):
     (repository / "agent.yaml").rename(repository / "moat.yaml")
     (repository / "moat.yaml").write_text("sandbox: none\nhooks: {post_build: 'touch /of-the-stranger'}\n")
@@ -248,7 +243,6 @@ AFTER = {
     "by a space": adds_a_space,
     "the same file in another folder": is_elsewhere,
     "another folder takes its place": takes_its_place,
-    "a link that it names is turned": turns_a_link,
     "it gets the other name": is_called_otherwise,
 }
 
@@ -256,7 +250,7 @@ AFTER = {
 @attack("config trust", AFTER)
 def test_trust_is_in_one_content_of_one_folder(repository, tmp_path, monkeypatch, defended, row):
     """What changed after the user's yes is not what they said yes to."""
-    write(repository, "sandbox: none\n" if row is not turns_a_link else LINKED)
+    write(repository, "sandbox: none\n")
     trust(repository)
     assert given(trusted_plan(repository))
     where = row(repository, tmp_path) or repository

@@ -13,12 +13,23 @@ import pytest
 from world import BUILDKIT_IMAGE, MOAT, REPO, World
 
 
+LONG = (
+    "test_chaos_frozen", "test_chaos", "test_docker_dind", "test_dind_testcontainers", "test_dependencies",
+    "test_buildkit_exports_real", "test_buildkit_sidecar", "test_buildkit_dockerfiles", "test_docker_host",
+    "test_sidecar", "test_reach", "test_guard_memory", "test_routing", "test_many",
+)  # fmt: skip
+"""Files that take minutes, each one process's."""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.fspath).is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.engine)
-    # The long ones first, so that what is short fills the end when two processes share the work.
-    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+    # The long ones first, so that what is short fills the end when two processes share the work, a file each.
+    first = {name: number for number, name in enumerate(LONG)}
+    items.sort(
+        key=lambda item: (item.get_closest_marker("engine") is None, first.get(Path(item.fspath).stem, len(LONG)))
+    )
 
 
 @pytest.hookimpl(wrapper=True)

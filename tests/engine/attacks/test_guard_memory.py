@@ -59,7 +59,6 @@ ROWS = {
     "an answer of many words": (post("/volumes/create", b"{}"), 20, lambda: listed(b'{"Name":"', b"z" * 65_000, 400, b'"}')),
     "bodies that wait for the engine": (post("/containers/create", BODY), 100, None),
     "bodies that do not end": (post("/containers/create", b'{"Image":"' + b"z" * 1_040_000)[:-9] + b"", 180, None),
-    "heads of short lines": (b"GET /v1.45/events HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 12_000 + b"\r\n", 150, None),
     "messages of builds": ("grpc", 60, None),
 }  # fmt: skip
 

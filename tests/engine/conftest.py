@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from world import BUILDKIT_IMAGE, MOAT, REPO, World
 
-
 LONG = (
     "test_chaos_frozen", "test_chaos", "test_docker_dind", "test_dind_testcontainers", "test_dependencies",
     "test_buildkit_exports_real", "test_buildkit_sidecar", "test_buildkit_dockerfiles", "test_docker_host",

@@ -80,7 +80,6 @@ async def _live(run: Run, opened: Opened, body: Body) -> RunResult:
             await _enter_all(run, "moat_open_network")
             await _enter_all(run, "moat_open_services")
             await _open_sandbox(run)
-            await _step(run, insist_on_started)
             await _enter_all(run, "moat_open_endpoints")
 
             if not run.cancel_requested:
@@ -160,7 +159,8 @@ async def _open_sandbox(run: Run) -> None:
 
 
 async def _admit(run: Run, sandbox: Sandbox) -> None:
-    """Let the container's main process begin, once it is known what it sees of this machine."""
+    """Let the container's main process begin, once it is known what it was started with and sees of this machine."""
+    insist_on_started(run)
     await check_mounts(run.held_mounts, sandbox)
     await sandbox.admit()
 

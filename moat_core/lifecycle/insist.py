@@ -39,8 +39,8 @@ async def insist_on_plan(run: Run) -> None:
         )
 
 
-async def insist_on_started(run: Run) -> None:
-    """Refuse a container that the engine started otherwise than the plan says; its main process may have begun by then.
+def insist_on_started(run: Run) -> None:
+    """Refuse a container that the engine started otherwise than the plan says, before its main process may begin.
 
     Raises:
         SandboxUnavailable: It is less isolated, or less limited.

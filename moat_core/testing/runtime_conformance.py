@@ -96,7 +96,7 @@ class RuntimeConformance:
         started = (await live.sandbox.refresh()).started_with
         assert set(started) <= honours
         await insist_on_plan(live.run)
-        await insist_on_started(live.run)
+        insist_on_started(live.run)
 
     async def test_a_stopped_container_has_ended_for_everybody(self, live: RunHandle) -> None:
         """`stop` returns when it has; again it is nothing; `wait` and `refresh` agree, and no command runs."""

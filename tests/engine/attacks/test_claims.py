@@ -52,7 +52,7 @@ def no_insisting(monkeypatch):
     monkeypatch.setattr(make, "check_honours", lambda plan, runtime: [])
     monkeypatch.setattr(make, "check_taken_up", lambda request, config, claimed: [])
     monkeypatch.setattr(execute, "insist_on_plan", nothing)
-    monkeypatch.setattr(execute, "insist_on_started", nothing)
+    monkeypatch.setattr(execute, "insist_on_started", lambda run: None)
 
 
 @pytest.fixture

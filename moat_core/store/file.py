@@ -167,8 +167,9 @@ class StoreFile:
             self._move_aside()
         try:
             connection, told = self._connect()
-        except (NewerStore, sqlite3.OperationalError):
-            if before is None:
+        except (NewerStore, sqlite3.OperationalError) as error:
+            is_blocked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN
+            if before is None or not (is_blocked or isinstance(error, NewerStore)):
                 raise
             return before  # a live run goes on in what it knows; nobody else can read it any more
         self.close()

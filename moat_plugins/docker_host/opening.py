@@ -127,8 +127,9 @@ def _teller(run: Run) -> Any:
 
     async def tell(method: str, path: str, refused: Refused) -> None:
         nonlocal left
+        if refused.status != 403 or not left:  # noqa: PLR2004 - what is merely wrong or missing is not told, nor counted
+            return
         left -= 1
-        if left >= 0 and refused.status == 403:  # noqa: PLR2004 - forbidden: not what is merely wrong or missing
-            await run.emit(Refusal(run.id, method, path, refused.message, refused.option))
+        await run.emit(Refusal(run.id, method, path, refused.message, refused.option))
 
     return tell

@@ -12,7 +12,6 @@ import pytest
 from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Owner, Place
 from world import World, remove_volumes
 
-WITHIN_S = 10.0
 AT_ONCE = 2
 """Owners that die at a time: the machine has two cores, and a reaper its ten seconds."""
 
@@ -52,8 +51,7 @@ def test_killed_at_any_step_nothing_is_left_within_ten_seconds(place, owner, san
 
     def dies(at):
         here = place(f"step-{at}", sandbox=sandbox)
-        here.die(owner, at)
-        return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+        return at, steps[at - 1], here.left_by(owner, at)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         left = [result for result in pool.map(dies, range(1, len(steps) + 1)) if result[2]]
@@ -84,8 +82,7 @@ def test_killed_with_docker_inside_nothing_is_left(place, dependency):
 
     def dies(at):
         here = make(f"step-{at}")
-        here.die(owner, at)
-        return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+        return at, steps[at - 1], here.left_by(owner, at)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         left = [result for result in pool.map(dies, range(1, len(steps) + 1)) if result[2]]
@@ -110,8 +107,7 @@ def test_killed_with_a_sidecar_nothing_is_left(place, stand_in):
 
         def dies(at):
             here = make(f"step-{at}")
-            here.die(owner, at)
-            return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+            return at, steps[at - 1], here.left_by(owner, at)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             left = [result for result in pool.map(dies, range(containers[0], len(steps) + 1)) if result[2]]

@@ -249,6 +249,53 @@ def test_what_was_kept_is_listed_and_destroyed(moat, world):
     assert rows(moat, "-a") == {}
 
 
+def test_what_was_kept_and_removed_behind_our_back_is_said_so(moat, world):
+    """Whoever needs its container: the same words, and 125; its output is shown, and destroy forgets it."""
+    assert moat("run", "--keep", "--name", "fox", "--", "echo", "hello").returncode == 0
+    subprocess.run(["docker", "rm", *world.containers()], check=True, capture_output=True)
+    assert rows(moat)["fox"]["state"] == "gone"
+    for verb in (["exec", "fox", "--", "true"], ["stop", "fox"]):
+        done = moat(*verb)
+        assert done.returncode == 125, verb
+        assert b"Its container is gone: it was kept, and has been removed from outside." in done.stderr
+    assert moat("logs", "fox").stdout == b"hello\n"
+    assert moat("destroy", "fox").returncode == 0
+    assert rows(moat, "-a") == {}
+    for verb in (["exec", "fox", "--", "true"], ["stop", "fox"], ["logs", "fox"], ["destroy", "fox"]):
+        done = moat(*verb)
+        assert (done.returncode, b"There is no run 'fox'" in done.stderr) == (2, True), verb
+
+
+def test_a_run_that_nohup_started_outlives_its_terminal(moat, world, workspace):
+    """coreutils' own: its SIGHUP, and that of a script's background job, end nothing."""
+    words = 'nohup "$@" >out 2>err & echo $!'
+    script = [
+        "sh",
+        "-c",
+        words,
+        "sh",
+        *MOAT,
+        "run",
+        "--no-sandbox",
+        "--",
+        "sh",
+        "-c",
+        "echo up; until [ -e go ]; do sleep 0.1; done; echo done",
+    ]
+    pid = int(subprocess.run(script, cwd=workspace, capture_output=True, check=True).stdout)
+    out = workspace / "out"
+    deadline = time.monotonic() + 60
+    while "up" not in out.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGHUP)
+    (workspace / "go").touch()
+    while world.containers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert out.read_text() == "up\ndone\n"
+    (run,) = rows(moat, "-a").values()
+    assert (run["state"], run["exit_code"]) == ("exited", 0), run
+
+
 def test_list_stop_and_clean_need_no_gvisor(moat, up, world):
     """Without its plugin a run in gVisor is listed, stopped and cleaned up."""
     up("fox", "--sandbox")

@@ -160,6 +160,6 @@ async def test_node_accepts_what_it_signed(world, workspace, signed):
 
 async def test_reinstalling_the_distributions_cas_keeps_it(world, workspace, signed):
     """`update-ca-certificates`, as installing a package runs it, does not lose what was added."""
-    async with Moat() as moat, moat.run(workspace, sandbox=False) as run:
+    async with Moat() as moat, moat.run(workspace, config="workspace", sandbox=False) as run:
         await run.exec(["update-ca-certificates"], user="root", check=True, timeout_s=120)
         assert signed.read_bytes().strip() in await run.read("/etc/ssl/certs/ca-certificates.crt")

@@ -18,7 +18,10 @@ import attrs
 from moat_core.store import Home, Store
 from moat_core.store.paths import is_locked
 
-__all__ = ["DETACHED", "FOREGROUND", "LIBRARY", "Owner", "Place", "processes_of", "wait_until_still"]
+__all__ = ["DETACHED", "FOREGROUND", "LIBRARY", "WITHIN_S", "Owner", "Place", "processes_of", "wait_until_still"]
+
+WITHIN_S = 10.0
+"""Within so long nothing is left of a dead owner, on a machine that has the time for it."""
 
 MOAT = (sys.executable, "-c", "import sys; from moat_core.cli.main import main; sys.exit(main())")
 _PROGRAM = """
@@ -117,14 +120,23 @@ class Place:
         files = [*self.folder.glob("errors-*"), *Path(self.home.path).glob("*.log")]
         return "".join(path.read_text(errors="replace") for path in files)
 
-    def die(self, owner: Owner, at: int, *, watchdog_too: bool = False) -> None:
-        """Kill OWNER after its step AT; return when it is dead."""
+    def die(self, owner: Owner, at: int, *, watchdog_too: bool = False) -> float:
+        """Kill OWNER after its step AT; return when it is dead, with the seconds that it lived."""
+        began = time.monotonic()
         environ = {"CHAOS_KILL_AT": str(at)} | ({"CHAOS_KILL_WATCHDOG": "1"} if watchdog_too else {})
         done = self.command(owner.argv, environ)
         if owner.stop is not None and len(self.steps()) < at:
             assert done.returncode == 0, done.stderr
             self.command(owner.stop, environ)
         assert len(self.steps()) >= at, done.stderr
+        return time.monotonic() - began
+
+    def left_by(self, owner: Owner, at: int) -> list[str]:
+        """Kill OWNER after its step AT; return what is left of it after `WITHIN_S`.
+
+        Where the owner itself took longer than that, on a machine that is busy with other tests, so may the reaper.
+        """
+        return self.wait_until_empty(max(WITHIN_S, 1.5 * self.die(owner, at)))
 
     def command(self, argv: tuple[str, ...], environ: dict[str, str] | None = None, *, check: bool = False):
         """Run a command in the workspace."""

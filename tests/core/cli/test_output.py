@@ -59,6 +59,24 @@ def test_a_full_disk_behind_stdout(verb, environ, tmp_path):
     assert "Exception ignored" not in said
 
 
+@pytest.mark.parametrize("verb", [["version"], ["list"], ["config", "schema"]], ids=" ".join)
+def test_a_terminal_that_has_gone(verb, environ, tmp_path):
+    """EIO, as the window that was closed gives it: said like a full disk."""
+    master, terminal = os.openpty()
+    os.close(master)
+    try:
+        done = subprocess.run(
+            [*MOAT, *verb], stdout=terminal, stderr=subprocess.PIPE, env=environ, cwd=tmp_path, check=False
+        )
+    finally:
+        os.close(terminal)
+    said = done.stderr.decode()
+    assert done.returncode == 125, said
+    assert "The output cannot be written: Input/output error." in said
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+
+
 @pytest.mark.parametrize(
     "verb", [["list"], ["nonsense"], ["stop", "nobody"], ["run", "-e", "1=x", "--", "true"]], ids=" ".join
 )

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, Place
+from chaos import DETACHED, FOREGROUND, LIBRARY, MOAT, WITHIN_S, Place
 
 from moat_core.testing import FakeEngine
 
-WITHIN_S = 10.0
 AT_ONCE = 3
 
 
@@ -41,8 +40,7 @@ def test_killed_at_any_step_nothing_is_left_within_ten_seconds(tmp_path, owner):
 
     def dies(at):
         here = place(tmp_path / f"step-{at}")
-        here.die(owner, at)
-        return at, steps[at - 1], here.wait_until_empty(WITHIN_S)
+        return at, steps[at - 1], here.left_by(owner, at)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         left = [result for result in pool.map(dies, range(1, len(steps) + 1)) if result[2]]

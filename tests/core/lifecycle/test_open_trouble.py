@@ -55,6 +55,15 @@ async def raises_ours(trouble, run):
     raise HostError("The host says no.")
 
 
+async def provides_twice(trouble, run):
+    run.provide(trouble)
+    assert run.get(Trouble) is trouble
+    newer = Trouble(None)
+    run.provide(newer, replace=True)
+    assert run.get(Trouble) is newer
+    run.provide(Trouble(None))
+
+
 async def hangs(trouble, run):
     trouble.here.set()
     await anyio.sleep_forever()
@@ -101,6 +110,7 @@ async def leaves_its_scope(trouble, run):
 TROUBLES = {
     raises: ("failed", HookFailed, "ValueError: no"),
     raises_ours: ("failed", HostError, "The host says no."),
+    provides_twice: ("failed", HookContractError, "There is a Trouble in the run"),
     cancels: ("cancelled", None, ""),
     cancels_and_goes_on: ("cancelled", None, ""),
     cancels_with_reason: ("failed", RunError, "Enough."),

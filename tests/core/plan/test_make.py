@@ -51,6 +51,41 @@ def test_flags_win_over_the_config_that_over_plugins_and_later_ones_over_earlier
     assert (item.value, item.origin) == expected
 
 
+def test_what_a_plugin_reads_is_what_those_before_it_have_set(moat):
+    """Core first, then the workspace, third parties as they came, the last; the user after all."""
+    seen = {}
+
+    class Reads:
+        def __init__(self, name):
+            self.name = name
+
+        def _read(self, plan):
+            there = [key for key in ("MOAT_NAME", "ZZZ", "AAA", "LAST", "MINE") if plan.get_env(key) is not None]
+            seen[self.name] = there, plan.user
+            plan.set_env(self.name, "here")
+
+    class Reader(Reads):
+        @hookimpl
+        def moat_add_to_plan(self, plan):
+            self._read(plan)
+
+    class LastReader(Reads):
+        @hookimpl(trylast=True)
+        def moat_add_to_plan(self, plan):
+            self._read(plan)
+
+    for plugin in (LastReader("LAST"), Reader("ZZZ"), Reader("AAA")):
+        moat.register(plugin, plugin.name.lower())
+    plan = moat.plan(env={"MINE": "flag"})
+    assert [(name, there) for name, (there, _) in seen.items()] == [
+        ("ZZZ", ["MOAT_NAME"]),
+        ("AAA", ["MOAT_NAME", "ZZZ"]),
+        ("LAST", ["MOAT_NAME", "ZZZ", "AAA"]),
+    ]
+    assert {user for _, user in seen.values()} == {plan.user}, "the workspace plugin has set it by then"
+    assert set(plan.env) >= {"ZZZ", "AAA", "LAST", "MINE"}
+
+
 def test_values_of_flags_are_not_printed(moat):
     """They may be secrets; those of the config and of plugins are the workspace's own."""
     moat.file("agent.yaml", "env: {FILE: open}\n")

@@ -93,8 +93,7 @@ class Containers:
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         """GET /containers/json: those with all LABELS (``key`` or ``key=value``), in every state."""
         params = {"all": "1", "filters": make_filters(label=labels)}
-        found = await self._engine.call("list containers", "GET", "/containers/json", params=params)
-        return cast("list[dict[str, Any]]", found)
+        return await self._engine.list("list containers", "/containers/json", params=params)
 
     def logs(self, name: str, *, tail: int | None, follow: bool) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """GET /containers/{id}/logs: raw pieces, framed unless the container has a terminal."""

@@ -42,14 +42,12 @@ class Images:
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         """GET /images/json: those with all LABELS."""
         params = {"filters": make_filters(label=labels)}
-        found = await self._engine.call("list images", "GET", "/images/json", params=params)
-        return cast("list[dict[str, Any]]", found)
+        return await self._engine.list("list images", "/images/json", params=params)
 
     async def list_named(self, pattern: str) -> list[dict[str, Any]]:
         """GET /images/json: those with a name that matches PATTERN; of their names only these are told."""
         params = {"filters": make_filters(reference=[pattern])}
-        found = await self._engine.call("list images", "GET", "/images/json", params=params)
-        return cast("list[dict[str, Any]]", found)
+        return await self._engine.list("list images", "/images/json", params=params)
 
     async def remove(self, reference: str, *, force: bool = False) -> None:
         """DELETE /images/{name}; untagged parents go with it, and with FORCE all names of the image."""

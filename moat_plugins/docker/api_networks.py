@@ -44,8 +44,7 @@ class Networks:
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         """GET /networks: those with all LABELS."""
         params = {"filters": make_filters(label=labels)}
-        found = await self._engine.call("list networks", "GET", "/networks", params=params)
-        return cast("list[dict[str, Any]]", found)
+        return await self._engine.list("list networks", "/networks", params=params)
 
 
 class Volumes:
@@ -74,5 +73,4 @@ class Volumes:
     async def list_labelled(self, *labels: str) -> list[dict[str, Any]]:
         """GET /volumes: those with all LABELS."""
         params = {"filters": make_filters(label=labels)}
-        found = await self._engine.call("list volumes", "GET", "/volumes", params=params)
-        return list(found.get("Volumes") or [])
+        return await self._engine.list("list volumes", "/volumes", params=params)

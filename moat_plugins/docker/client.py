@@ -21,6 +21,7 @@ import anyio
 
 from moat_core import checks
 from moat_core.errors import EngineError, RuntimeUnavailable
+from moat_core.json_lists import Splitter
 from moat_plugins.docker.api_containers import Containers
 from moat_plugins.docker.api_images import Images
 from moat_plugins.docker.api_networks import Networks, Volumes
@@ -37,6 +38,9 @@ TIMEOUT_S = 30.0
 _NEWEST = (1, 45)
 _OLDEST = (1, 42)
 _LINE_LIMIT_BYTES = 4 * 1024 * 1024
+_ITEM_LIMIT_BYTES = 64 * 1024 * 1024
+_LISTED = frozenset({"Created", "CreatedAt", "Id", "ImageID", "Mounts", "Name", "Names", "RepoTags", "Size"})
+"""What is kept of a listed container, image, network or volume, beside our labels."""
 _NO_LIMITS = aiohttp.ClientTimeout()  # ours are around the calls, where the message knows what was tried
 
 
@@ -134,6 +138,18 @@ class Engine:
                 await self._check(doing, response)
                 return _parse(doing, await response.read())
 
+    async def list(self, doing: str, path: str, *, params: Mapping[str, str]) -> list[dict[str, Any]]:
+        """GET a list, item by item; of each is kept what moat looks at, so that nobody's long labels fill our memory.
+
+        Raises:
+            EngineError, EngineTimeout, RuntimeUnavailable: As `call`.
+        """
+        splitter, found = Splitter(_ITEM_LIMIT_BYTES), []
+        async with self.stream(doing, "GET", path, params=params) as pieces:
+            async for piece in pieces:
+                found += [_keep_ours(_parse(doing, text)) for _, text in splitter.feed(piece)]
+        return found
+
     @asynccontextmanager
     async def stream(
         self,
@@ -177,6 +193,12 @@ class Engine:
     async def _check(self, doing: str, response: ClientResponse) -> None:
         if response.status >= 400:  # noqa: PLR2004 - HTTP
             raise engine_error(doing, response.status, await _message(response))
+
+
+def _keep_ours(item: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in item.items() if key in _LISTED}
+    kept["Labels"] = {key: value for key, value in (item.get("Labels") or {}).items() if key.startswith("moat.")}
+    return kept
 
 
 def _parse(doing: str, answer: bytes) -> Any:

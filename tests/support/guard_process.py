@@ -48,7 +48,7 @@ def take_defence_away():
         module.weigh = lambda _: 0
     Guard.__init__.__globals__["Budget"] = lambda: budget.Budget(endless)
     client._HEAD_BYTES, client._MOST_HEADERS, client._SEND_S = 1 << 20, endless, 600
-    upstream._BODY_BYTES = items.ITEM_BYTES = grpc._MOST_HELD = endless
+    upstream._BODY_BYTES = grpc._MOST_HELD = endless
 
     async def whole(answer, listing, account):
         data = bytearray()

@@ -1,4 +1,4 @@
-"""Attacks on the owner's memory and disk through the guard, which is in a process of its own here; no engine is needed.
+"""Attacks on the owner's memory and disk through the guard, which is in a process of its own here.
 
 Each asks for as much as it can at once and takes none of the answers. What the guard ever held is the kernel's word.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import sys
 import time
+import tracemalloc
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import WindowUpdated
 
+from moat_plugins.docker.client import Engine as DockerEngine
 from moat_plugins.docker_host import names as names_module
 from moat_plugins.docker_host.names import Names
 from moat_plugins.docker_host.policy import verdict
@@ -221,3 +224,32 @@ async def test_words_of_refusals(row, defended, monkeypatch):
             told.append(len(answer))
         assert refusals
     return max(told) > 3000
+
+
+@attack("memory at the end", ["volumes", "containers"])
+async def test_what_a_run_left_is_listed_by_who_cleans_up(row, defended, engine, monkeypatch):
+    """As many objects as the engine has, each with as much label as the guard lets through: held at once by us."""
+    if not defended:
+        monkeypatch.setattr("moat_plugins.docker.client._keep_ours", lambda item: item)
+    mark = secrets.token_hex(8)
+    filled = {"moat-test": mark, **{f"k{number}": "z" * 60_000 for number in range(15)}}
+    made = await DockerEngine.connect(engine)
+    identities = []
+    try:
+        for _ in range(24):
+            if row == "volumes":
+                identities.append((await made.volumes.create(secrets.token_hex(8), filled))["Name"])
+            else:
+                body = {"Image": "debian:bookworm-slim", "Labels": filled}
+                found = await made.call("create it", "POST", "/containers/create", body=body)
+                identities.append(found["Id"])
+        tracemalloc.start()
+        found = await getattr(made, row).list_labelled(f"moat-test={mark}")
+        peak = tracemalloc.get_traced_memory()[1]
+        assert len(found) == 24
+        return peak > 12 << 20 and f"{peak >> 20} MiB"
+    finally:
+        tracemalloc.stop()
+        for identity in identities:
+            await getattr(made, row).remove(identity)
+        await made.aclose()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import platform
 import posixpath
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import BinaryIO, Protocol
@@ -17,6 +19,8 @@ __all__ = ["DiskSource", "Entry", "MemorySource", "Source"]
 
 _FOLDER = 1 << 31
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @attrs.define
@@ -78,21 +82,34 @@ class DiskSource:
         return walk(self.root, includes, excludes, follow)
 
     def open(self, path: bytes) -> BinaryIO:
-        """See `Source`. What became a link or a pipe since it was listed is not followed, and does not block."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        """See `Source`. What became a link or a pipe since it was listed is not followed, and does not block.
+
+        Nor a folder above it: whoever else can write there would have any file of ours sent.
+        """
+        *folders, name = path.split(b"/")
+        here = os.open(self.root, _FOLDER_FLAGS)
         try:
-            return os.fdopen(os.open(os.path.join(os.fsencode(self.root), path), flags), "rb", buffering=0)
-        except OSError as error:
-            if _is_special(os.path.join(os.fsencode(self.root), path)):
-                return io.BytesIO()  # a socket: the receiver asks for it as for an empty file
-            raise error from None
+            for folder in folders:
+                try:
+                    there = os.open(folder, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+                except NotADirectoryError:  # a link by now: what was listed has gone
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path)) from None
+                os.close(here)
+                here = there
+            try:
+                return os.fdopen(os.open(name, _FILE_FLAGS, dir_fd=here), "rb", buffering=0)
+            except OSError as error:
+                if _is_special(name, here):
+                    return io.BytesIO()  # a socket: the receiver asks for it as for an empty file
+                error.filename = os.path.join(os.fsencode(self.root), path)
+                raise
+        finally:
+            os.close(here)
 
 
-def _is_special(path: bytes) -> bool:
-    import stat
-
+def _is_special(name: bytes, folder: int) -> bool:
     try:
-        return not stat.S_ISREG(os.lstat(path).st_mode)
+        return not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode)
     except OSError:
         return False
 

@@ -22,6 +22,7 @@ from moat_core.errors import HostPathError, MoatError, PlanError
 from moat_core.host_path import hold
 from moat_core.store import Store
 from moat_core.store.given import Given
+from moat_plugins.buildkit.api import DiskSource
 
 WRITE = "echo evil >/data/evil; echo evil >>/data; cat /data/key"
 
@@ -437,3 +438,27 @@ async def test_a_users_own_links_above_a_workspace_work(world, pool, sandbox):
     assert (pool / "ws/data/made").read_text() == "two\n"
     assert (pool / "ws/file").read_text() == "three\n"
     assert (Path(odd) / "made").read_text() == "four\n"
+
+
+@attack("host paths", {"the file": "a/b/key", "its folder": "a/b", "a folder above": "a"})
+def test_a_build_sends_what_was_put_in_a_files_place(row, defended, pool, victim, monkeypatch):
+    """The context is a folder that a run can write to: between its listing and its sending another thing is there."""
+    context = pool / "ws/data"
+    (context / "a/b").mkdir(parents=True)
+    (context / "a/b/key").write_text("mine")
+    if not defended:
+        monkeypatch.setattr(
+            DiskSource, "open", lambda source, path: open(os.path.join(source.root.encode(), path), "rb")
+        )
+    source = DiskSource(context)
+    (entry,) = [each for each in source.walk(includes=[], excludes=[], follow=[]) if each.path.endswith(b"key")]
+    there = context / os.path.normpath(row)
+    there.rename(pool / "aside")
+    there.symlink_to({"key": victim / "key", "b": victim, "a": pool / "away"}[there.name])
+    (pool / "away").mkdir()
+    (pool / "away/b").symlink_to(victim)
+    try:
+        with source.open(entry.path) as file:
+            return file.read() == b"secret"
+    except OSError:
+        return False

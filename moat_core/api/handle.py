@@ -24,6 +24,7 @@ from moat_core.types import Command, ExecResult, Output
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from moat_core.host_path import IsShared
     from moat_core.lifecycle import Opened
     from moat_core.runtime.base import Process, Sandbox
 
@@ -161,6 +162,11 @@ class RunHandle(SandboxHandle):
     def name(self) -> str:  # type: ignore[override]
         """The agent's name."""
         return self.run.name
+
+    @property
+    def given(self) -> IsShared:
+        """See `SandboxHandle`."""
+        return self.run.given
 
     @property
     def sandbox(self) -> Sandbox:

@@ -12,6 +12,7 @@ from moat_core.runtime.exec import OUTPUT_LIMIT_BYTES, exec_command
 from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
+    from moat_core.host_path import IsShared
     from moat_core.runtime.base import Process, Sandbox
 
 __all__ = ["AttachedRun", "OnOutput", "SandboxHandle"]
@@ -27,6 +28,11 @@ class SandboxHandle:
     @property
     def sandbox(self) -> Sandbox:
         """The container."""
+        raise NotImplementedError
+
+    @property
+    def given(self) -> IsShared:
+        """Tells which folders of this machine any run was ever given to write to."""
         raise NotImplementedError
 
     async def exec(
@@ -105,13 +111,13 @@ class SandboxHandle:
 
     async def upload(self, source: checks.PathName, target: checks.PathName) -> None:
         """Copy a file or folder of the host into a folder of the run; see `moat_core.runtime.files.upload`."""
-        await files.upload(self.sandbox, source, target)
+        await files.upload(self.sandbox, source, target, given=self.given)
 
     async def download(
         self, source: checks.PathName, target: checks.PathName, *, limit_bytes: int = files.DOWNLOAD_LIMIT_BYTES
     ) -> None:
         """Copy a file or folder of the run into a folder of the host; see `moat_core.runtime.files.download`."""
-        await files.download(self.sandbox, source, target, limit_bytes=limit_bytes)
+        await files.download(self.sandbox, source, target, limit_bytes=limit_bytes, given=self.given)
 
     @asynccontextmanager
     async def _around(self, command: Command) -> AsyncIterator[Callable[[ExecResult], Awaitable[None]]]:  # noqa: ARG002
@@ -124,11 +130,17 @@ class SandboxHandle:
 class AttachedRun(SandboxHandle):
     """A live run of another process."""
 
-    def __init__(self, name: str, sandbox: Sandbox) -> None:
+    def __init__(self, name: str, sandbox: Sandbox, given: IsShared) -> None:
         self.name = name
         self._sandbox = sandbox
+        self._given = given
 
     @property
     def sandbox(self) -> Sandbox:
         """The container."""
         return self._sandbox
+
+    @property
+    def given(self) -> IsShared:
+        """See `SandboxHandle`."""
+        return self._given

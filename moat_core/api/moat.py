@@ -263,7 +263,7 @@ class Moat:
         _check_not_gone(info)
         if info.state not in {RunState.RUNNING, RunState.PAUSED} or info.sandbox is None:
             raise RunOver(f"The run {info.name} ({info.id}) is not running: it is {info.state}.")
-        return AttachedRun(info.name, await self.sandbox(info))
+        return AttachedRun(info.name, await self.sandbox(info), Given(self.store))
 
     async def sandbox(self, info: RunInfo) -> Sandbox:
         """Return the container of a run that was found, whether or not it is running.

@@ -12,7 +12,6 @@ import errno
 import functools
 import os
 import posixpath
-import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +23,14 @@ import attrs
 from moat_core import checks
 from moat_core.checks import Content, PathName
 from moat_core.errors import PathDenied, PathIsDirectory, PathMissing, PathNotDirectory, SandboxError
+from moat_core.host_path import hold, nobody
 from moat_core.runtime.exec import Stdin, beside, exec_command
+from moat_core.runtime.host_files import make_folder, pack
 from moat_core.runtime.unpack import unpack
 from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
+    from moat_core.host_path import HeldPath, IsShared
     from moat_core.runtime.base import Sandbox
 
 __all__ = ["DOWNLOAD_LIMIT_BYTES", "READ_LIMIT_BYTES", "download", "read", "upload", "write"]
@@ -100,29 +102,41 @@ async def write(sandbox: Sandbox, path: PathName, data: Content) -> None:
     _check(await _run(sandbox, (_WRITE, name, posixpath.dirname(name) or "."), stdin=whole), name)
 
 
-async def upload(sandbox: Sandbox, source: PathName, target: PathName) -> None:
+async def upload(sandbox: Sandbox, source: PathName, target: PathName, *, given: IsShared = nobody) -> None:
     """Copy the host's file or folder SOURCE into the folder TARGET, under its own name.
+
+    Args:
+        given: Tells which folders of the host runs were ever given to write to: no link is followed below them.
 
     Raises:
         FileNotFoundError: No such file on the host.
+        HostPathError: A link leads to SOURCE, in a folder that a run can write to.
         InvalidType, InvalidValue: SOURCE or TARGET cannot be a path.
         PathDenied: The run's user may not write there.
     """
     origin = Path(checks.path(source, "source"))
     folder = _inside(target, "target")
-    if not await anyio.Path(origin).exists():
-        raise FileNotFoundError(errno.ENOENT, f"There is no {origin} to upload")
-    reader, writer = os.pipe()
-    # A thread packs into a pipe of bounded size; whoever leaves first closes its end, and the other one stops.
-    async with beside(functools.partial(_pack, origin, writer)):
-        with open(reader, "rb", buffering=0) as pipe:
-            chunks = functools.partial(anyio.wrap_file(pipe).read, _CHUNK)
-            result = await _run(sandbox, (_UNPACK, folder), stdin=chunks)
-        _check(result, folder)
+    try:
+        held = hold(os.path.abspath(origin), given)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"There is no {origin} to upload") from None
+    with held:
+        reader, writer = os.pipe()
+        # A thread packs into a pipe of bounded size; whoever leaves first closes its end, and the other one stops.
+        async with beside(functools.partial(_pack, held, writer)):
+            with open(reader, "rb", buffering=0) as pipe:
+                chunks = functools.partial(anyio.wrap_file(pipe).read, _CHUNK)
+                result = await _run(sandbox, (_UNPACK, folder), stdin=chunks)
+            _check(result, folder)
 
 
 async def download(
-    sandbox: Sandbox, source: PathName, target: PathName, *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
+    sandbox: Sandbox,
+    source: PathName,
+    target: PathName,
+    *,
+    limit_bytes: int = DOWNLOAD_LIMIT_BYTES,
+    given: IsShared = nobody,
 ) -> None:
     """Copy the file or folder SOURCE out of the run into the host's folder TARGET.
 
@@ -133,8 +147,10 @@ async def download(
     Args:
         limit_bytes: The most that the files may have together, holes counted, and the archive (beyond its first MiB of
             headers); checked while it comes. For a moment twice as much lies in TARGET.
+        given: As for `upload`.
 
     Raises:
+        HostPathError: A link leads to TARGET, in a folder that a run can write to.
         PathMissing: There is nothing at SOURCE.
         InvalidType, InvalidValue: SOURCE or TARGET cannot be a path.
         SandboxError: The archive is broken, has more than LIMIT_BYTES or wants to reach outside TARGET.
@@ -143,14 +159,14 @@ async def download(
     folder = Path(checks.path(target, "target"))
     limit = checks.count(limit_bytes, "limit_bytes")
     parent, name = posixpath.split(origin.rstrip("/") or "/")
-    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    async with anyio.TemporaryFile(dir=str(folder)) as spool:
-        too_much = SandboxError(f"{origin} has more than {limit} bytes.", hint="Raise limit_bytes.")
-        guard = _Guard(limit + _TAR_BYTES, too_much, spool.write)
-        _check(await _run(sandbox, (_PACK, origin, parent or ".", name or "."), guard=guard), origin)
-        await spool.seek(0)
-        job = functools.partial(unpack, spool.wrapped, folder, only=name or ".", limit_bytes=limit)
-        await anyio.to_thread.run_sync(job)
+    with make_folder(folder, given) as place:
+        async with anyio.TemporaryFile(dir=str(place)) as spool:
+            too_much = SandboxError(f"{origin} has more than {limit} bytes.", hint="Raise limit_bytes.")
+            guard = _Guard(limit + _TAR_BYTES, too_much, spool.write)
+            _check(await _run(sandbox, (_PACK, origin, parent or ".", name or "."), guard=guard), origin)
+            await spool.seek(0)
+            job = functools.partial(unpack, spool.wrapped, place, only=name or ".", limit_bytes=limit)
+            await anyio.to_thread.run_sync(job)
 
 
 @attrs.define
@@ -206,15 +222,10 @@ def _inside(path: PathName, what: str) -> str:
     return f"./{name}" if name.startswith("-") else name
 
 
-async def _pack(source: Path, writer: int) -> None:
-    def pack() -> None:
-        # GNU's format has names as the bytes that they are; PAX would call them UTF-8, which they may not be.
-        with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-            tar.add(source, arcname=source.resolve().name)
-
+async def _pack(source: HeldPath, writer: int) -> None:
     try:
         with open(writer, "wb") as pipe:
-            await anyio.to_thread.run_sync(pack)
+            await anyio.to_thread.run_sync(pack, source, pipe)
     except BrokenPipeError:
         pass  # the reader has left
 

@@ -7,8 +7,10 @@ victim's folder afterwards, which no run was ever given.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import anyio
@@ -18,8 +20,9 @@ from attack import attack
 
 from moat_core import hookimpl
 from moat_core.api import Moat
+from moat_core.api.handle import RunHandle
 from moat_core.errors import HostPathError, MoatError, PlanError
-from moat_core.host_path import hold
+from moat_core.host_path import hold, nobody
 from moat_core.store import Store
 from moat_core.store.given import Given
 from moat_plugins.buildkit.api import DiskSource
@@ -448,7 +451,7 @@ def test_a_build_sends_what_was_put_in_a_files_place(row, defended, pool, victim
     (context / "a/b/key").write_text("mine")
     if not defended:
         monkeypatch.setattr(
-            DiskSource, "open", lambda source, path: open(os.path.join(source.root.encode(), path), "rb")
+            DiskSource, "open", lambda source, path: io.BytesIO(Path(source.root, os.fsdecode(path)).read_bytes())
         )
     source = DiskSource(context)
     (entry,) = [each for each in source.walk(includes=[], excludes=[], follow=[]) if each.path.endswith(b"key")]
@@ -462,3 +465,54 @@ def test_a_build_sends_what_was_put_in_a_files_place(row, defended, pool, victim
             return file.read() == b"secret"
     except OSError:
         return False
+
+
+@attack("host paths", ["the folder", "a folder above", "a file in it", "a folder in it"])
+async def test_what_comes_out_of_a_run_goes_through_a_link(row, defended, pool, victim, monkeypatch):
+    """`download` into the workspace, where the run has left a link: to the victim's folder go files of the run's."""
+    out = pool / "ws/out"
+    if not defended:
+        monkeypatch.setattr(RunHandle, "given", property(lambda _: nobody))
+        monkeypatch.setattr("moat_core.runtime.unpack._extract", through_links)
+    if row == "the folder":
+        out.symlink_to(victim)
+    elif row == "a folder above":
+        (pool / "ws/up").symlink_to(victim)
+        out = pool / "ws/up/deep"
+    else:
+        out.mkdir()
+        (out / "got").symlink_to(victim / "evil" if row == "a file in it" else victim)
+    async with Moat() as moat, moat.run(pool / "ws", sandbox=False) as run:
+        inside = "/tmp/evil" if row in {"the folder", "a folder above"} else "/tmp/got"
+        making = f"mkdir {inside}; echo x >{inside}/evil" if row == "a folder in it" else f"echo x >{inside}"
+        await run.exec(["sh", "-c", making], check=True)
+        try:
+            await run.download(inside, out)
+        except (MoatError, OSError):
+            pass
+    return harm(victim)
+
+
+def through_links(tar, members, folder, only):
+    """Unpack as `tar` does."""
+    tar.fileobj.seek(0)
+    with tarfile.open(fileobj=tar.fileobj._file) as again:
+        again.extractall(folder, filter="fully_trusted")
+
+
+@attack("host paths", ["the file", "its folder"])
+async def test_what_goes_into_a_run_is_read_through_a_link(row, defended, pool, victim, monkeypatch):
+    """`upload` from the workspace: what another run put there shows a file of the victim's to this one."""
+    if not defended:
+        monkeypatch.setattr(RunHandle, "given", property(lambda _: nobody))
+    if row == "the file":
+        (pool / "ws/sub").mkdir()
+        (pool / "ws/sub/key").symlink_to(victim / "key")
+    else:
+        (pool / "ws/sub").symlink_to(victim)
+    async with Moat() as moat, moat.run(pool / "ws", sandbox=False) as run:
+        try:
+            await run.upload(pool / "ws/sub/key", "/tmp/got")
+        except (MoatError, OSError):
+            pass
+        return (await run.exec(["cat", "/tmp/got/key"])).stdout == b"secret"

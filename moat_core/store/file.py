@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from moat_core.errors import StoreError
 from moat_core.store import journal
-from moat_core.store.given import FILL, TABLES
+from moat_core.store.given import FILL, TABLES, recall_given
 from moat_core.store.paths import Home, Lock, unusable
 from moat_core.store.rows import LedgerRow, RunRow
 
@@ -111,8 +111,8 @@ class StoreFile:
                 ) from again
 
     def _is_missing(self) -> bool:
-        """Reading makes nothing, not even an empty file; unless there are runs that the file should tell of."""
-        if self._from_journals or self._size() > 0:
+        """Reading makes nothing, not even an empty file; unless there is what the file should tell of."""
+        if self._from_journals or self._size() > 0 or os.path.exists(self.home.given):
             return False
         try:
             with os.scandir(self.home.runs) as entries:
@@ -219,6 +219,7 @@ class StoreFile:
             if version == 0:
                 told = self._recall(connection)
                 connection.execute(FILL)
+                recall_given(connection, self.home)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:

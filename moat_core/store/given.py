@@ -1,9 +1,13 @@
 """The folders that a run was ever given to write to. Links in them are nobody's word (`moat_core.host_path`).
 
-They are remembered for longer than the runs, since what was left in them stays. Stdlib only: `moat list` imports this.
+They are remembered for longer than the runs, since what was left in them stays; and written down a second time, in a
+file of their own, for a state file that is lost. Stdlib only: `moat list` imports this.
 """
 
 from __future__ import annotations
+
+import json
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from moat_core.store.db import Store
+    from moat_core.store.paths import Home
 
-__all__ = ["FILL", "TABLES", "Given"]
+__all__ = ["FILL", "TABLES", "Given", "recall_given"]
 
 TABLES = """\
 CREATE TABLE IF NOT EXISTS given (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, identity TEXT NOT NULL) STRICT;
@@ -20,6 +25,8 @@ CREATE INDEX IF NOT EXISTS given_identity ON given (identity)"""
 FILL = "INSERT OR IGNORE INTO given (path, identity) SELECT workspace, '' FROM runs"
 """For a file of before, or one that was made again: the workspaces of the runs that it knows."""
 _MOST = 100_000
+_ADD = "INSERT OR REPLACE INTO given (path, identity) VALUES (?, ?)"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Given:
@@ -36,7 +43,8 @@ class Given:
             for row in rows:
                 known = connection.execute("SELECT 1 FROM given WHERE path = ? AND identity = ?", row).fetchone()
                 if known is None:  # most are given again and again, which costs no write
-                    connection.execute("INSERT OR REPLACE INTO given (path, identity) VALUES (?, ?)", row)
+                    _write_down(self._store.home, row)
+                    connection.execute(_ADD, row)
                     connection.execute("DELETE FROM given WHERE id <= (SELECT MAX(id) FROM given) - ?", (_MOST,))
 
         self._store._guarded(write)  # noqa: SLF001 - a part of it, in a file of its own
@@ -45,6 +53,35 @@ class Given:
         """Tell whether the folder of this IDENTITY, or of this real PATH, was ever given."""
         sql = "SELECT 1 FROM given WHERE path = ? OR identity = ? LIMIT 1"
         return bool(self._store._execute(sql, (_name(path), _text(identity))))  # noqa: SLF001 - as above
+
+
+def recall_given(connection: sqlite3.Connection, home: Home) -> None:
+    """Add what was written down beside the state file; what makes no sense there is left out."""
+    try:
+        with open(home.given, "rb") as file:
+            lines = file.read().splitlines()[-_MOST:]
+    except OSError:
+        return
+    for line in lines:
+        try:
+            path, identity = json.loads(line)
+            connection.execute(_ADD, (str(path), str(identity)))
+        except (ValueError, TypeError):
+            continue
+
+
+def _write_down(home: Home, row: tuple[str, str]) -> None:
+    """Write ROW into the second copy; that it cannot be written stops nothing."""
+    try:
+        descriptor = os.open(home.given, _FLAGS, 0o600)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, json.dumps(row).encode() + b"\n")
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _text(identity: tuple[int, int]) -> str:

@@ -43,6 +43,7 @@ class Home:
         self.database = os.path.join(self.path, "moat.db")
         self.locks = os.path.join(self.path, "locks")
         self.runs = os.path.join(self.path, "runs")
+        self.given = os.path.join(self.path, "given")
         self._is_checked = False
 
     def make(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from moat_core.store import Home, NewerStore, RunRow, Store
 from moat_core.store import journal as journals
+from moat_core.store.given import Given
 
 
 @pytest.fixture
@@ -98,6 +99,23 @@ def test_what_was_written_down_is_there_again_while_an_owner_holds_the_old_one(h
     assert [row.id for row in other.resources()] == [new, rows[1]]
     assert other.run("run-00000001").status == "finished"
     assert new > max(rows)
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_the_folders_that_runs_could_write_to_are_known_again(home, open_store, lose):
+    """Also those of runs that are forgotten; what somebody else wrote into the second copy is left out."""
+    store = open_store()
+    folders = [((1, number), f"/data/{number}") for number in range(3)] + [((1, 2**63), "/data/\udcff")]
+    Given(store).add(folders)
+    Given(store).add(folders)
+    with Path(home.path, "given").open("ab") as file:
+        file.write(b'[1]\nnonsense\n{"a": 1}\n["/torn", ')
+    assert Path(home.path, "given").read_bytes().count(b"/data/") == len(folders)
+    lose(Path(home.database))
+    store.close()
+    given = Given(open_store())
+    assert all(given(identity, "/elsewhere") and given((0, 0), path) for identity, path in folders)
+    assert not given((9, 9), "/torn")
 
 
 @pytest.mark.parametrize("lose", [zero, delete, delete_all])

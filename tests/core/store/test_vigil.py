@@ -106,9 +106,9 @@ def test_another_engine_is_not_waited_for(moat, vigil, tmp_path):
     Path(tmp_path, "nowhere", "down").touch()
     dead_run(moat, "run-00000002")
     process = vigil()
-    wait_for(lambda: moat.engine.left() == [])
+    other = ("moat_core.testing.probe:states", str(tmp_path / "nowhere"))
+    wait_for(lambda: moat.engine.left() == [] and list(find_dead(moat.home)) == [other])
     assert process.poll() is None
-    assert list(find_dead(moat.home)) == [("moat_core.testing.probe:states", str(tmp_path / "nowhere"))]
 
 
 def test_its_patience_ends(moat):

@@ -119,6 +119,8 @@ class Router(Proxy):
             return errors.other_user(asker)
         if endpoint not in views:  # another run has the name by now
             return errors.unknown_endpoint(agent.name, endpoint, tuple(views.values()), asker)
+        if not isinstance(error, ConnectionError):  # no file left, no way there: nobody saw that nothing listens
+            return errors.unreachable(agent.name, endpoint, getattr(error, "strerror", None) or str(error), asker)
         return errors.not_listening(agent.name, views[endpoint], asker)
 
     def bad_response(self, request: Request, client: Client, why: str) -> Answer:

@@ -9,6 +9,7 @@ code                        status  when
 ``not-listening``           502     the run is up, nothing accepts connections on the port
 ``starting``                503     the run is not up yet
 ``run-ended``               503     the run is over; not 410, on which senders of webhooks unsubscribe
+``unreachable``             502     whether anything listens could not be seen
 ``too-slow``                504     no answer in time
 ``bad-response``            502     what came was no answer
 ``bad-request`` and others  given   see `bad_request`
@@ -45,6 +46,7 @@ __all__ = [
     "unknown_endpoint",
     "unknown_host",
     "unknown_page",
+    "unreachable",
 ]
 
 _MOST_NAMES = 50
@@ -212,15 +214,34 @@ def run_ended(run: RunView, asker: Asker) -> Answer:
 
 
 def too_slow(agent: str, endpoint: str, waited_s: float, asker: Asker) -> Answer:
-    """The service took the request and has not begun to answer."""
+    """The service has not begun to answer; perhaps not even taken the connection."""
     return fault_answer(
         Fault(
             504,
             "too-slow",
             f"{endpoint} does not answer",
-            f"{endpoint} of {agent} took the request and did not begin to answer within {waited_s:g} s.",
+            f"{endpoint} of {agent} did not begin to answer within {waited_s:g} s.",
             f"`moat logs {agent}` may tell what it is doing. The request may have had its effect.",
             {"agent": agent, "endpoint": endpoint, "waited_s": waited_s},
+        ),
+        asker,
+    )
+
+
+def unreachable(agent: str, endpoint: str, why: str, asker: Asker) -> Answer:
+    """No connection could be made, for a reason that says nothing of the service: the machine's, or ours.
+
+    Args:
+        why: The system's own words.
+    """
+    return fault_answer(
+        Fault(
+            502,
+            "unreachable",
+            f"{endpoint} could not be reached",
+            f"No connection to {endpoint} of {agent} could be made: {why}.",
+            "`moat doctor` checks this machine, `moat proxy status` the proxy.",
+            {"agent": agent, "endpoint": endpoint, "why": why},
         ),
         asker,
     )

@@ -225,6 +225,7 @@ def test_the_events_of_a_log():
         (errors.run_ended(OVER, PROGRAM), 503, "run-ended", "is over with exit code 137."),
         (errors.run_ended(PANDA, PROGRAM), 503, "run-ended", "is over."),
         (errors.too_slow("shop", "web", 30.0, PROGRAM), 504, "too-slow", "within 30 s"),
+        (errors.unreachable("shop", "web", "No route to host", PROGRAM), 502, "unreachable", "No route to host."),
         (errors.bad_response("shop", "web", "It was cut.", PROGRAM), 502, "bad-response", "not an HTTP answer"),
         (errors.bad_request(400, "It is malformed.", PROGRAM), 400, "bad-request", "It is malformed."),
         (errors.bad_request(405, "No.", PROGRAM, allow="GET, HEAD"), 405, "method-not-allowed", "No."),

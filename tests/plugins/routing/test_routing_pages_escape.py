@@ -96,6 +96,7 @@ PAGES = {
     "starting": lambda text, asker: errors.starting(text, text, asker),
     "run_ended": lambda text, asker: errors.run_ended(run(text), asker),
     "too_slow": lambda text, asker: errors.too_slow(text, text, 3, asker),
+    "unreachable": lambda text, asker: errors.unreachable(text, text, text, asker),
     "bad_response": lambda text, asker: errors.bad_response(text, text, text, asker),
     "bad_request": lambda text, asker: errors.bad_request(400, text, asker),
     "unknown_page": errors.unknown_page,

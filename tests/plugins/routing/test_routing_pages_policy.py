@@ -35,6 +35,7 @@ ON_AGENTS = [
     errors.starting("shop", "web", BROWSER),
     errors.run_ended(RUN, BROWSER),
     errors.too_slow("shop", "web", 30, BROWSER),
+    errors.unreachable("shop", "web", "No route to host", BROWSER),
     errors.bad_response("shop", "web", "It was cut.", BROWSER),
     errors.bad_request(400, "It is malformed.", BROWSER),
     errors.loop(BROWSER),

@@ -144,6 +144,29 @@ async def test_a_service_that_does_not_listen_yet_is_waited_for(net, world):
         assert await net.said("web.fox.localhost") == "fox"
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "not-listening"),
+        (ConnectionResetError(104, "Connection reset by peer"), "not-listening"),
+        (OSError(24, "Too many open files"), "unreachable"),
+        (OSError(113, "No route to host"), "unreachable"),
+        (TimeoutError(110, "Connection timed out"), "too-slow"),
+    ],
+)
+async def test_only_what_was_seen_is_said(net, world, monkeypatch, error, code):
+    """That nothing listens is what a refusal says, and not that we have no file left."""
+    world.run("fox").route(web=free_port())
+
+    async def fail(*_):
+        raise error
+
+    monkeypatch.setattr(net.router.pool, "connect", fail)
+    answer = await net.ask("web.fox.localhost")
+    assert answer.code == code
+    assert code != "unreachable" or error.strerror in answer.body.decode()
+
+
 async def test_a_run_that_has_ended_is_said_to_have(net, world):
     """Its name first leads to it, then to what became of it, then to the next of that name."""
     async with serving(world, "fox") as (backend,):

@@ -115,7 +115,7 @@ class BuildKit:
             BuildKitUnavailable: It did not within TIMEOUT_S; it tells what it answered last.
         """
         wait = _FIRST_S
-        last = BuildKitUnavailable(f"Nothing answers at {address}.")
+        last = BuildKitUnavailable(f"{address} has not answered yet.")
         with anyio.move_on_after(timeout_s):
             while True:
                 try:
@@ -125,7 +125,7 @@ class BuildKit:
                     last = error
                 await anyio.sleep(wait)
                 wait = min(wait * 2, _MOST_S)
-        raise BuildKitUnavailable(f"There was no BuildKit within {timeout_s:g} s. {last.message}", hint=last.hint)
+        raise BuildKitUnavailable(f"No BuildKit answered within {timeout_s:g} s. {last.message}", hint=last.hint)
 
     async def build(
         self,

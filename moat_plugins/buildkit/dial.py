@@ -125,6 +125,10 @@ async def _open(endpoint: Endpoint, path: str | None, headers: Sequence[tuple[st
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
                 raise
+    except TimeoutError as error:
+        raise BuildKitUnavailable(
+            f"{endpoint.address} did not answer in {_TIMEOUT_S:g} s.", hint="Is it running, and not overloaded?"
+        ) from error
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise BuildKitUnavailable(
             f"Nothing that is a BuildKit answers at {endpoint.address}: {str(error) or type(error).__name__}.",

@@ -43,19 +43,21 @@ async def find_faults(upkeep: Upkeep) -> Iterable[Check]:
     """Check every runtime that offers a choice of OCI runtimes and answers; others report themselves."""
     checks: list[Check] = []
     for _, info in upkeep.dispatcher.collect_items("moat_register_runtimes"):
-        known = await _ask(upkeep, info)
-        if known is not None:
-            checks += await _check(known)
+        checks += await _ask(upkeep, info)
     return checks
 
 
-async def _ask(upkeep: Upkeep, info: RuntimeInfo) -> OciRuntimes | None:
+async def _ask(upkeep: Upkeep, info: RuntimeInfo) -> Iterable[Check]:
     kind: type[Runtime] = load_attribute(info.load)
     try:
         with anyio.fail_after(_ASK_S):
-            return await (await upkeep.connection(kind, "")).oci_runtimes()
-    except (MoatError, TimeoutError):
-        return None
+            known = await (await upkeep.connection(kind, "")).oci_runtimes()
+    except TimeoutError:  # an engine's own time-out is one, too
+        text = f"Whether {info.name} has gVisor is unknown: it did not answer in {_ASK_S:g} s."
+        return [Check(_NAME, "warning", text, "Is the engine well?")]
+    except MoatError:
+        return ()
+    return await _check(known) if known is not None else ()
 
 
 async def _check(known: OciRuntimes) -> list[Check]:

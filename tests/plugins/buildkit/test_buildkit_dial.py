@@ -9,6 +9,7 @@ import attrs
 import pytest
 from fake_daemon import FakeDaemon
 
+from moat_plugins.buildkit import dial
 from moat_plugins.buildkit.client import BuildKit
 from moat_plugins.buildkit.dial import find_endpoint, open_grpc, open_session
 from moat_plugins.buildkit.errors import BuildKitUnavailable
@@ -81,6 +82,22 @@ async def test_nothing_there_is_told(tmp_path):
     for address in (f"unix://{tmp_path}/no", "tcp://127.0.0.1:1"):
         with pytest.raises(BuildKitUnavailable, match="answers"):
             await open_grpc(find_endpoint(address))
+
+
+async def test_silence_is_told_as_such(tmp_path, monkeypatch):
+    """Who takes the connection and says nothing may be a BuildKit."""
+    monkeypatch.setattr(dial, "_TIMEOUT_S", 0.2)
+    path = str(tmp_path / "s")
+    async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as group:
+
+        async def never(stream):
+            async with stream:
+                await anyio.sleep_forever()
+
+        group.start_soon(listener.serve, never)
+        with pytest.raises(BuildKitUnavailable, match=r"did not answer in 0\.2 s"):
+            await open_grpc(find_endpoint(f"docker+unix://{path}"))
+        group.cancel_scope.cancel()
 
 
 async def test_what_came_with_the_101_is_kept(tmp_path):

@@ -82,14 +82,6 @@ class Dispatcher:
             for item in items:
                 yield impl.plugin_name, item
 
-    async def acollect(self, hook: str, **arguments: Any) -> list[HookResult]:
-        """Ask everyone, awaiting those that are ``async def``."""
-        results = []
-        for impl in self.plugins.implementations(hook):
-            with self.calling(impl.plugin_name, hook):
-                results.append(HookResult(impl.plugin_name, await _resolve(_call(impl, arguments))))
-        return results
-
     async def survey(self, hook: str, **arguments: Any) -> tuple[list[tuple[str, Any]], list[Problem]]:
         """Ask everyone for iterables, whoever fails: return ``(plugin, item)`` pairs and what went wrong."""
         items: list[tuple[str, Any]] = []

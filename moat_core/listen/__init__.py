@@ -7,7 +7,7 @@ in all and for each peer; a lack of descriptors is a pause, and no error of one 
 """
 
 from moat_core.listen.room import Limits, Room
-from moat_core.listen.serve import open_servers, serve
+from moat_core.listen.serve import BACKLOG, open_servers, serve
 from moat_core.listen.visitor import Visitor
 
-__all__ = ["Limits", "Room", "Visitor", "open_servers", "serve"]
+__all__ = ["BACKLOG", "Limits", "Room", "Visitor", "open_servers", "serve"]

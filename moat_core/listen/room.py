@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 
-__all__ = ["Guest", "Limits", "Room"]
+__all__ = ["Connection", "Limits", "Room"]
 
 
 @attrs.frozen
@@ -41,8 +41,8 @@ class Limits:
         return attrs.evolve(self, **{name: max(1, int(count * share)) for name, count in counts.items()})
 
 
-class Guest(Protocol):
-    """A connection."""
+class Connection(Protocol):
+    """One that somebody has made to us."""
 
     peer: Hashable
     """Whose it is: an address, a user, a process."""
@@ -53,10 +53,10 @@ class Guest(Protocol):
         """End it, soon."""
 
 
-_G = TypeVar("_G", bound=Guest)
+_C = TypeVar("_C", bound=Connection)
 
 
-class Room(Generic[_G]):
+class Room(Generic[_C]):
     """Who is there, in the order in which they came.
 
     Args:
@@ -67,40 +67,40 @@ class Room(Generic[_G]):
     def __init__(self, most: int, most_of_peer: int) -> None:
         self.most, self.most_of_peer = most, most_of_peer
         self.count = 0
-        self._peers: dict[Hashable, dict[_G, None]] = {}
+        self._peers: dict[Hashable, dict[_C, None]] = {}
 
-    def let_in(self, guest: _G) -> bool:
-        """Let GUEST in, if need be in the place of another, and tell whether there was room.
+    def let_in(self, connection: _C) -> bool:
+        """Let CONNECTION in, if need be in the place of another, and tell whether there was room.
 
         Who has to go is the oldest idle one of the peer that has the most: a flood displaces itself, and a peer that
         has few is displaced by nobody who has more.
         """
-        own = self._peers.get(guest.peer, {})
+        own = self._peers.get(connection.peer, {})
         if len(own) >= self.most_of_peer:
             crowds = [own]
         elif self.count >= self.most:
             more = (each for each in self._peers.values() if len(each) > len(own) or each is own)
             crowds = sorted(more, key=len, reverse=True)
         else:
-            self._add(guest)
+            self._add(connection)
             return True
         going = next((each for crowd in crowds for each in crowd if each.is_idle), None)
         if going is None:
             return False
         self.leave(going)
         going.hang_up()
-        self._add(guest)
+        self._add(connection)
         return True
 
-    def _add(self, guest: _G) -> None:
-        self._peers.setdefault(guest.peer, {})[guest] = None
+    def _add(self, connection: _C) -> None:
+        self._peers.setdefault(connection.peer, {})[connection] = None
         self.count += 1
 
-    def leave(self, guest: _G) -> None:
-        """GUEST is gone; it need not have been there."""
-        crowd = self._peers.get(guest.peer)
-        if crowd is not None and guest in crowd:
-            del crowd[guest]
+    def leave(self, connection: _C) -> None:
+        """CONNECTION is gone; it need not have been there."""
+        crowd = self._peers.get(connection.peer)
+        if crowd is not None and connection in crowd:
+            del crowd[connection]
             self.count -= 1
             if not crowd:
-                del self._peers[guest.peer]
+                del self._peers[connection.peer]

@@ -22,7 +22,7 @@ from moat_core.listen.visitor import Visitor, send_away
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["open_servers", "serve"]
+__all__ = ["BACKLOG", "open_servers", "serve"]
 
 Handler = Callable[[Visitor], Awaitable[None]]
 
@@ -31,7 +31,8 @@ _BATCH = 32
 until those who make room have gone."""
 _PAUSE_S = 0.05
 _MOST_TOLD = 20
-_BACKLOG = 1024
+BACKLOG = 1024
+"""For listen(2): connections that wait to be accepted; the kernel has a limit of its own (net.core.somaxconn)."""
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OVER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 """The listener itself is no more. Anything else was the trouble of one connection (accept(2), "Error handling")."""
@@ -75,7 +76,7 @@ async def open_servers(
     servers: list[asyncio.Server] = []
     try:
         for each in sockets:
-            servers.append(await loop.create_server(factory, sock=each, backlog=_BACKLOG))  # noqa: PERF401
+            servers.append(await loop.create_server(factory, sock=each, backlog=BACKLOG))  # noqa: PERF401
         yield servers
     finally:
         for server in servers:

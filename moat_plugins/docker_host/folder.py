@@ -21,7 +21,6 @@ FOLDER = "docker-host"
 """What is mounted into the run."""
 NAMES_FOLDER = "docker-names"
 """What single files are mounted from into its guests."""
-_BACKLOG = 128
 
 
 @attrs.frozen
@@ -94,6 +93,8 @@ def write_private(folder: str, name: str, data: bytes, uid: int, gid: int) -> No
 
 def listen_in(folder: str, name: str, uid: int, gid: int) -> socket.socket:
     """Return a socket that listens in FOLDER, however long its path is: an address has room for 108 bytes."""
+    from moat_core.listen import BACKLOG  # the reaper has no use for it
+
     handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -101,7 +102,7 @@ def listen_in(folder: str, name: str, uid: int, gid: int) -> socket.socket:
         path = os.path.join(folder, name)
         os.chmod(path, 0o600)
         give_to(path, uid, gid)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()

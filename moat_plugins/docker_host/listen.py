@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from moat_core.errors import HostError
-from moat_core.listen import serve
+from moat_core.listen import BACKLOG, serve
 from moat_plugins.docker_host.contribute import HOST, PORT
 from moat_plugins.docker_host.folder import listen_in, write_private
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_guard"]
 
-_BACKLOG = 1024
 """Who connects in a crowd waits in the kernel's queue, and does not have to try again a second later."""
 
 
@@ -59,7 +58,7 @@ async def _listen_tls(guard: Guard, folder: str) -> tuple[socket.socket, ssl.SSL
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, PORT))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

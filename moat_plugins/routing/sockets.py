@@ -8,10 +8,10 @@ import socket
 from contextlib import ExitStack
 
 from moat_core.errors import HostError
+from moat_core.listen import BACKLOG
 
 __all__ = ["PortTaken", "bind", "find_holder"]
 
-_BACKLOG = 1024
 _TRIES = 16
 _LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
 
@@ -62,7 +62,7 @@ def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.soc
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()

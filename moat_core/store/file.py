@@ -252,17 +252,19 @@ class StoreFile:
             extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
             code = extended & 0xFF  # the primary one
             # A missing table or column, text that is no text, and an end that comes too early are a broken file, too
-            # (sqlite.org/rescode.html).
+            # (sqlite.org/rescode.html); so is one that cannot be read since somebody has just put it aside.
             if (
                 code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
                 or _BROKEN.search(str(error))
                 or (extended == sqlite3.SQLITE_IOERR_SHORT_READ)
+                or (code == sqlite3.SQLITE_IOERR and self._connection is not None and not self._is_ours())
             ):
                 raise _BrokenFileError(str(error)) from error
             hint = "Free some disk space, make it writable, or set MOAT_HOME to another folder."
             if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 hint = f"Another process has held it for {_BUSY_S:.0f} s; look for a stuck moat."
-            raise StoreError(f"The state in {self.home.path} cannot be used: {error}.", hint=hint) from error
+            name = getattr(error, "sqlite_errorname", type(error).__name__)
+            raise StoreError(f"The state in {self.home.path} cannot be used: {error} ({name}).", hint=hint) from error
         except OSError as error:
             raise unusable(self.home.path, error) from error
 

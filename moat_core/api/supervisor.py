@@ -23,6 +23,7 @@ import attrs
 from moat_core.api.adopted import own
 from moat_core.errors import HostError, MoatError
 from moat_core.fds import fill_standard_fds, raise_file_limit, with_old_limit
+from moat_core.imports import process_argv
 from moat_core.logs import make_logger
 from moat_core.signals import heeded
 
@@ -94,17 +95,14 @@ async def _supervise(
 @asynccontextmanager
 async def _started(log: Any, pass_fds: tuple[int, ...]) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Start the supervisor; if we leave early, by Ctrl-C or an error, ask it to end, and wait for that."""
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Not the event loop's: that one would kill it, or complain, when the loop ends before it.
     process = subprocess.Popen(  # noqa: ASYNC220 - see above
-        # -P: without it -m imports from the current folder first, where the last run's agent may have left an anyio.py.
-        with_old_limit([sys.executable, "-P", "-m", "moat_core.api.supervisor"]),
+        with_old_limit(process_argv("moat_core.api.supervisor")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         start_new_session=True,
         pass_fds=pass_fds,
-        env=environ,
     )
     assert process.stdin is not None
     assert process.stdout is not None

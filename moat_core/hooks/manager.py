@@ -23,6 +23,7 @@ from moat_core.errors import HookContractError, PluginLoadError, UnknownName
 from moat_core.hooks import act, finish, plan, startup, upkeep
 from moat_core.hooks import open as open_
 from moat_core.hooks.markers import GROUP, NAME, HookInfo, HookKind, hook_info
+from moat_core.imports import need
 
 if TYPE_CHECKING:
     from pluggy import HookImpl
@@ -216,6 +217,7 @@ def _load(manager: PluginManager, info: PluginInfo, blocked: set[str], *, keep_g
     try:
         try:
             module, _, attribute = info.module.partition(":")
+            need(module)
             plugin = importlib.import_module(module)
             plugin = getattr(plugin, attribute) if attribute else plugin
         except Exception as error:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from moat_core.errors import HostError
+from moat_core.imports import process_argv
 
 if TYPE_CHECKING:
     from moat_core.store import Home
@@ -49,11 +49,11 @@ class Watchdog:
                 return
             self.stop()
         self._home.make()
-        environ = {**os.environ, "MOAT_HOME": self._home.path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environ = {**os.environ, "MOAT_HOME": self._home.path}
         try:
             with open(os.path.join(self._home.path, "reaper.log"), "ab") as log:
                 self._process = subprocess.Popen(
-                    ["/bin/sh", "-c", _SCRIPT, "moat-watchdog", sys.executable, "-m", "moat_core.store.vigil"],
+                    ["/bin/sh", "-c", _SCRIPT, "moat-watchdog", *process_argv("moat_core.store.vigil")],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=log,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from moat_core.errors import MoatError, StoreError
+from moat_core.imports import look_there_last
 from moat_core.lifecycle.mounts import hold_mounts
 from moat_core.lifecycle.run import RunResult
 from moat_core.store import RunRow
@@ -88,6 +89,7 @@ class Opened:
             HostPathError: Something does not lead where it should.
         """
         await hold_mounts(run, Given(self.store).add)
+        look_there_last(mount.source for mount in run.plan.mounts if not mount.read_only)
 
     async def started(self, run: Run) -> None:
         """Remember that the run is up, what the engine really started it with, and where it is reached."""

@@ -16,6 +16,7 @@ import time
 
 from moat_core.errors import StoreError
 from moat_core.fds import fill_standard_fds
+from moat_core.imports import process_argv
 from moat_core.store.db import NewerStore, Store
 from moat_core.store.paths import Home, Lock, default_home, is_locked
 from moat_core.store.probing import FAILURES, call_probe, is_probe
@@ -156,7 +157,7 @@ class Vigil:
 
     def _reap(self, run_ids: list[str]) -> None:
         """Have the reaper undo these runs (all if there is none), and what only labels tell."""
-        argv = [sys.executable, "-m", "moat_core.ledger.reaper", *run_ids]
+        argv = process_argv("moat_core.ledger.reaper", *run_ids)
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL)
 
 

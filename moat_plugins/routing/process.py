@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -24,6 +23,7 @@ import anyio
 import attrs
 
 from moat_core.errors import HostError
+from moat_core.imports import process_argv
 from moat_core.types import Problem
 from moat_plugins.routing.config import DEFAULT_PORT, ProxyConfig
 from moat_plugins.routing.hearing import ProxySlow, converse, make_slow
@@ -305,13 +305,13 @@ async def _spawn(
     """Start the process and wait until it says where it is; ``None`` if another had the lock already."""
     task = {**options, "home": str(home), "sockets": [each.fileno() for each in sockets], "turn": turn}
     inherited = [*task["sockets"], *([turn] if turn is not None else [])]
-    environ = {**(user.environ if user else os.environ), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environ = user.environ if user else os.environ
     # Nothing is written under HOME here: it may be another user's than root, who calls.
     who: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": user.groups} if user else {}
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 - not the loop's: it outlives it
-                [sys.executable, "-P", "-m", "moat_plugins.routing.serve"],
+                process_argv("moat_plugins.routing.serve"),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd="/",
                 pass_fds=inherited, env=environ, **who,
             )  # fmt: skip

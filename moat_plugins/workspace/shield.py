@@ -18,7 +18,8 @@ import attrs
 
 from moat_core.config import user_config_path
 from moat_core.errors import WorkspaceError
-from moat_core.types import EnvValue, Tmpfs, User
+from moat_core.imports import own_code
+from moat_core.types import EnvValue, Mount, Problem, Tmpfs, User
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from moat_core.lifecycle import Run
     from moat_core.plan import Plan
 
-__all__ = ["fit_user", "hide", "shield"]
+__all__ = ["fit_user", "hide", "protect_code", "shield"]
 
 _EMPTY_BYTES = 64 * 1024
 _MOST_LINKS = 40
@@ -44,6 +45,9 @@ async def shield(run: Run) -> AsyncIterator[None]:
     own = user_config_path(os.environ)
     if own is not None:
         plan = hide(plan, own.parent, "the folder of your own config")
+    plan, exposed = protect_code(plan)
+    for place in exposed:
+        await run.warn(_exposed(place))
     if plan.user.uid != 0:
         known = await (await run.runtime()).oci_runtimes()
         if known is not None and known.maps_users:
@@ -81,6 +85,34 @@ def hide(plan: Plan, state: Path, name: str = "moat's own state folder") -> Plan
         )
     covers = tuple(Tmpfs(target, _EMPTY_BYTES, ("mode=0700",)) for target in _places(plan, state))
     return attrs.evolve(plan, tmpfs=(*plan.tmpfs, *covers)) if covers else plan
+
+
+def protect_code(plan: Plan) -> tuple[Plan, list[str]]:
+    """Return PLAN with what moat itself runs from shown read-only, and what of that a run could write to all the same.
+
+    A mount at the top of another one stays where it is; further down a run renames a folder above it.
+    """
+    covers: list[Mount] = []
+    exposed: list[str] = []
+    taken = {mount.target for mount in plan.mounts}
+    for place in own_code():
+        for mount in plan.mounts:
+            rest = None if mount.read_only else _within(place, mount.source)
+            if rest is None:
+                continue
+            target = posixpath.join(mount.target, *rest.parts)
+            if len(rest.parts) != 1:
+                exposed.append(place)
+            elif target not in taken:
+                covers.append(Mount(place, target, read_only=True))
+    return (attrs.evolve(plan, mounts=(*plan.mounts, *covers)) if covers else plan), exposed
+
+
+def _exposed(place: str) -> Problem:
+    return Problem(
+        f"moat itself runs from {place}, which this run can write to: what it puts there would run on this machine.",
+        "Install moat elsewhere (`pipx install moat-core`), or give the run another folder.",
+    )
 
 
 def _places(plan: Plan, state: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ from moat_core.errors import WorkspaceError
 from moat_core.plan import hide_env, make_env, make_init
 from moat_core.types import Mount, Tmpfs, User
 from moat_plugins import workspace
+from moat_plugins.workspace import shield
 from moat_plugins.workspace.shield import fit_user, hide
 
 
@@ -288,3 +289,27 @@ def test_the_folder_of_the_users_own_config_is_out_of_reach(planned, tmp_path):
     (tmp_path / "workspace/conf/moat").mkdir(parents=True)
     with pytest.raises(WorkspaceError, match="holds the folder of your own config"):
         hide(planned(workspace).freeze(), tmp_path / "workspace/conf/moat", "the folder of your own config")
+
+
+def test_what_moat_runs_from_is_shown_read_only(planned, tmp_path, monkeypatch):
+    """At the top of what can be written to; what lies deeper is told, and what the user mounts stays."""
+    for place in ("workspace/.venv", "workspace/deep/src", "workspace/mine", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    builder = planned(workspace)
+    builder.add_mount(tmp_path / "workspace/mine", "/workspace/mine", read_only=True)
+    before = builder.freeze()
+    monkeypatch.setattr(
+        shield, "own_code", lambda: [str(tmp_path / f"workspace/{each}") for each in (".venv", "deep/src", "mine")]
+    )
+    plan, exposed = shield.protect_code(before)
+    (cover,) = set(plan.mounts) - set(before.mounts)
+    assert (cover.source, cover.target, cover.read_only) == (
+        str(tmp_path / "workspace/.venv"),
+        "/workspace/.venv",
+        True,
+    )
+    assert exposed == [str(tmp_path / "workspace/deep/src")]
+    monkeypatch.setattr(shield, "own_code", lambda: [str(tmp_path / "workspace")])
+    assert shield.protect_code(before) == (before, [str(tmp_path / "workspace")])
+    monkeypatch.setattr(shield, "own_code", lambda: [str(tmp_path / "elsewhere"), str(tmp_path)])
+    assert shield.protect_code(before) == (before, [])

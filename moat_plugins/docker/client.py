@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-import aiodocker
-import aiohttp
 import anyio
 
 from moat_core import checks
@@ -27,6 +25,7 @@ from moat_plugins.docker.api_images import Images
 from moat_plugins.docker.api_networks import Networks, Volumes
 from moat_plugins.docker.endpoint import Endpoint, find_endpoint, make_tls
 from moat_plugins.docker.errors import engine_error, map_errors
+from moat_plugins.docker.quick_import import aiodocker, aiohttp
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse

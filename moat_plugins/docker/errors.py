@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import aiodocker
-import aiohttp
 import anyio
 
 from moat_core.errors import (
@@ -24,6 +22,7 @@ from moat_core.errors import (
     SandboxUnavailable,
 )
 from moat_plugins.docker.endpoint import unavailable
+from moat_plugins.docker.quick_import import aiodocker, aiohttp
 from moat_plugins.docker.text import printable
 
 if TYPE_CHECKING:

@@ -12,26 +12,35 @@ from typing import Any
 
 __all__ = ["aiodocker", "aiohttp"]
 
+_LOADS = ("load_default_certs", "set_default_verify_paths")
 _USES = ("wrap_bio", "wrap_socket")
 
 
-def _load_later(context: ssl.SSLContext, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
-    """Be `ssl.SSLContext.load_default_certs` until CONTEXT is used."""
-    for name in _USES:
-        setattr(context, name, functools.partial(_load_and_use, context, name, purpose))
+def _later(load: str) -> Any:
+    """Return what stands for the method LOAD of a context until that context is used."""
+
+    def load_later(context: ssl.SSLContext, *arguments: Any) -> None:
+        def load_and_use(name: str, *given: Any, **options: Any) -> Any:
+            for each in _USES:
+                context.__dict__.pop(each, None)
+            getattr(context, load)(*arguments)
+            return getattr(context, name)(*given, **options)
+
+        for each in _USES:
+            setattr(context, each, functools.partial(load_and_use, each))
+
+    return load_later
 
 
-def _load_and_use(context: ssl.SSLContext, name: str, purpose: ssl.Purpose, *arguments: Any, **options: Any) -> Any:
-    for each in _USES:
-        context.__dict__.pop(each, None)
-    context.load_default_certs(purpose)
-    return getattr(context, name)(*arguments, **options)
+def _set(methods: dict[str, Any]) -> None:
+    for name, method in methods.items():
+        setattr(ssl.SSLContext, name, method)
 
 
-_load_now = ssl.SSLContext.load_default_certs
-ssl.SSLContext.load_default_certs = _load_later  # type: ignore[method-assign,assignment]
+_now = {name: getattr(ssl.SSLContext, name) for name in _LOADS}
+_set({name: _later(name) for name in _LOADS})
 try:
     import aiodocker
     import aiohttp
 finally:
-    ssl.SSLContext.load_default_certs = _load_now  # type: ignore[method-assign]
+    _set(_now)

@@ -18,6 +18,10 @@ assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
 print(context.cert_store_stats()["x509"], ssl.create_default_context().cert_store_stats()["x509"])
 {use}
 print(context.cert_store_stats()["x509"])
+unverified = connector._SSL_CONTEXT_UNVERIFIED
+assert unverified.verify_mode == ssl.CERT_NONE and not unverified.cert_store_stats()["x509"]
+unverified.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="b")
+print(unverified.cert_store_stats()["x509"])
 context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="b")
 """
 USES = {
@@ -33,4 +37,4 @@ def test_aiohttps_context_reads_the_cas_when_it_is_used(use):
     assert machine > 0, "without any CA this proves nothing"
     program = _SEE.replace("{use}", USES[use])
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["0", str(machine), str(machine)], done.stderr
+    assert done.stdout.split() == ["0", *[str(machine)] * 3], done.stderr

@@ -190,8 +190,19 @@ class Guests(ABC):
         """Tell whether NAME is one of those that only tell whose an image is."""
 
     @abstractmethod
+    def knows(self, identity: str) -> bool:
+        """Tell whether that id was written down, with `add_renamed` or `expose`, and not forgotten."""
+
+    @abstractmethod
     def add_renamed(self, identity: str) -> None:
         """Write down, before it is done, that a container of the run will be called otherwise than it was signed as."""
+
+    @abstractmethod
+    def expose(self, identity: str, found: Mapping[str, str]) -> None:
+        """Write down, before it is done, that the run can read the labels FOUND of its container from now on.
+
+        They prove nothing any more; the container is known by its id.
+        """
 
     @abstractmethod
     def drop_renamed(self, identity: str) -> None:

@@ -15,6 +15,7 @@ from moat_core.errors import StoreError
 __all__ = ["Proof"]
 
 _FILE = "key"
+_BURNED = "burned"
 _KEY_BYTES = 32
 _TAG_BYTES = 16
 
@@ -29,6 +30,7 @@ class Proof:
     def __init__(self, home: str | os.PathLike[str]) -> None:
         self.home = os.fspath(home)
         self._key = b""
+        self._burned: tuple[object, frozenset[str]] = (None, frozenset())
 
     def make(self, *words: str) -> str:
         """Return the tag of WORDS: 32 hex digits. Keyed BLAKE2b is a MAC by itself (RFC 7693, section 2.9).
@@ -46,7 +48,41 @@ class Proof:
         """
         key = self._key or self._load()
         # Nobody measures our time here: whoever could forge by it has the engine.
-        return bool(key) and tag == _tag(key, words)
+        return bool(key) and tag == _tag(key, words) and tag not in self._read_burned()
+
+    def burn(self, tag: str) -> None:
+        """Have TAG hold nothing any more, for every process and for good: others will be able to copy it.
+
+        Raises:
+            StoreError: That cannot be written down.
+        """
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(os.path.join(self.home, _BURNED), flags, 0o600)
+            try:
+                os.write(descriptor, tag.encode("ascii") + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreError(
+                f"What does not prove anything any more cannot be written down: {error.strerror or error}.",
+                hint="Make the state folder writable, or free some disk space.",
+            ) from error
+
+    def _read_burned(self) -> frozenset[str]:
+        path = os.path.join(self.home, _BURNED)
+        try:
+            found = os.stat(path)
+            state = (found.st_ino, found.st_size)
+            if state != self._burned[0]:
+                with open(path, encoding="ascii", errors="replace") as file:
+                    self._burned = state, frozenset(file.read().split())
+        except FileNotFoundError:
+            self._burned = None, frozenset()
+        except OSError as error:
+            raise _unusable(self.home, error.strerror or str(error)) from error
+        return self._burned[1]
 
     def _load(self) -> bytes:
         if not self.home:

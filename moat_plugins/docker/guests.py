@@ -51,7 +51,7 @@ class DockerGuestBook(Guests):
         self.repository = f"{REPOSITORY}{marks[labels.OWNER]}-{marks[labels.RUN_ID]}"
         self._proof = proof
         self._path = _renamed_path(proof.home, marks[labels.RUN_ID])
-        self._renamed = set[str]()
+        self._renamed = read_renamed(proof.home, marks[labels.RUN_ID])
 
     def sign(self, kind: str, name: str, more: Mapping[str, str]) -> dict[str, str]:
         """See `Guests`."""
@@ -92,11 +92,21 @@ class DockerGuestBook(Guests):
     def _tag(self, identity: str, name: str) -> str:
         return self._proof.make("image", self.repository, identity, name)
 
+    def knows(self, identity: str) -> bool:
+        """See `Guests`."""
+        return identity in self._renamed
+
     def add_renamed(self, identity: str) -> None:
         """See `Guests`."""
         if identity not in self._renamed:
             self._renamed.add(identity)
             self._write()
+
+    def expose(self, identity: str, found: Mapping[str, str]) -> None:
+        """See `Guests`."""
+        self.add_renamed(identity)
+        if tag := found.get(labels.PROOF):
+            self._proof.burn(tag)
 
     def drop_renamed(self, identity: str) -> None:
         """See `Guests`."""

@@ -6,6 +6,8 @@ likes. Whoever acts on what was found asks `is_ours` first. Stdlib only: the qui
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,7 @@ __all__ = [
     "GUEST",
     "KEEP",
     "NAME",
+    "NONCE",
     "OCI_RUNTIME",
     "OWNER",
     "PROOF",
@@ -51,10 +54,13 @@ GUEST = "guest"
 PROOF = "moat.proof"
 """The tag, by the home's key, over the object's kind, its own name, and `_SIGNED`."""
 
+NONCE = "moat.nonce"
+"""Makes each proof another one: one that was given away (`Proof.burn`) says nothing of the next thing of that name."""
+
 _SIGNED = (RUN_ID, ROLE, OWNER, NAME, KEEP, OCI_RUNTIME, USER, CACHE, WORKSPACE)
 """All that is ever believed. A new object has each of them, if only as "": what it has, no image can add."""
 
-CLAIMS = frozenset({*_SIGNED, PROOF, SHARED})
+CLAIMS = frozenset({*_SIGNED, NONCE, PROOF, SHARED})
 """All that say anything."""
 
 
@@ -65,7 +71,7 @@ def sign(proof: Proof, kind: str, name: str, labels: Mapping[str, str]) -> dict[
         kind: ``container``, ``network`` or ``volume``.
         name: What it will be called; no two of a kind are called the same on one engine.
     """
-    made = {**dict.fromkeys(_SIGNED, ""), **labels}
+    made = {**dict.fromkeys(_SIGNED, ""), **labels, NONCE: os.urandom(8).hex()}
     return {**made, PROOF: proof.make(*_words(kind, name, made))}
 
 
@@ -76,4 +82,6 @@ def is_ours(proof: Proof, kind: str, name: str, labels: Mapping[str, str] | None
 
 
 def _words(kind: str, name: str, labels: Mapping[str, str]) -> list[str]:
-    return [kind, name, *(labels.get(key, "") for key in _SIGNED)]
+    # Without one only what was made before there were any.
+    keys = (*_SIGNED, NONCE) if NONCE in labels else _SIGNED
+    return [kind, name, *(labels.get(key, "") for key in keys)]

@@ -145,8 +145,10 @@ class Engine:
 
     def is_own_container(self, identity: str, names: Iterable[str], labels: Mapping[str, str] | None) -> bool:
         """Tell whether the run made the container that has this id, and is called NAMES now."""
-        return identity in self._containers or any(
-            self.guests.is_own("container", name.removeprefix("/"), labels) for name in names or ()
+        return (
+            identity in self._containers
+            or self.guests.knows(identity)
+            or any(self.guests.is_own("container", name.removeprefix("/"), labels) for name in names or ())
         )
 
     def made_container(self, identity: str) -> None:

@@ -60,8 +60,10 @@ async def commit(call: Call) -> Forward:
     changes = check_changes([value for key, value in call.pairs if key == "changes" and value])
     config = check_config(await call.json(), call.scope)
     _, found = await call.engine.ask("GET", f"/containers/{identity}/json")
-    ours = [key for key in ((found or {}).get("Config") or {}).get("Labels") or {} if is_reserved_label(key)]
-    config["Labels"] |= dict.fromkeys(ours, "")
+    labels = ((found or {}).get("Config") or {}).get("Labels") or {}
+    config["Labels"] |= dict.fromkeys(filter(is_reserved_label, labels), "")
+    # The image tells of the container that it was made of, with all of its labels (ContainerConfig, docker save).
+    call.engine.guests.expose(identity, labels)
     kept = tuple(pair for pair in call.pairs if pair[0] not in {"changes", "container", "repo", "tag"})
     named = (("container", identity), ("repo", making.repository), ("tag", making.tag))
 

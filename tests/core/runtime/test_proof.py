@@ -64,3 +64,22 @@ def test_a_broken_key_is_told(tmp_path, content):
         with pytest.raises(StoreError, match="key"):
             ask(Proof(tmp_path))
     assert (tmp_path / "key").read_bytes() == content
+
+
+def test_what_was_burned_holds_nothing(tmp_path):
+    """For every process that has the key, and for no other tag."""
+    home = tmp_path / "home"
+    one, other = Proof(home), Proof(home)
+    tags = {word: one.make(word) for word in "abc"}
+    assert all(other.holds(tag, word) for word, tag in tags.items())
+    one.burn(tags["a"])
+    one.burn(tags["b"])
+    for proof in (one, other, Proof(home)):
+        assert [proof.holds(tag, word) for word, tag in tags.items()] == [False, False, True]
+    assert (home / "burned").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_burned_is_an_error(tmp_path):
+    """Whoever wanted it burned must not go on."""
+    with pytest.raises(StoreError, match="cannot be written down"):
+        Proof(tmp_path / "nowhere").burn("a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
 import socket
 import tarfile
 import threading
@@ -16,17 +17,21 @@ import anyio
 import attrs
 import pytest
 from attack import attack
-from docker_support import get_engine, open_run
+from docker_support import FakeUpkeep, get_engine, open_run
 from guarded import ask, make_scope, open_guard
 
 from moat_core.errors import HostError
+from moat_core.ledger import Connections
 from moat_core.listen import Visitor
+from moat_core.runtime.proof import Proof
 from moat_core.types import ImageSpec
 from moat_plugins.buildkit.client import BuildKit
 from moat_plugins.buildkit.fs.source import MemorySource
 from moat_plugins.buildkit.outputs import Output
 from moat_plugins.docker import built
+from moat_plugins.docker.guests import make_marks, remove_guests
 from moat_plugins.docker.images import resolve_image
+from moat_plugins.docker.leftovers import find_leftovers
 from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker_host import images as naming
 from moat_plugins.docker_host.guard import Guard
@@ -440,3 +445,42 @@ async def test_what_answers_to_a_name_of_moats_is_not_used(engine, tmp_path, mon
             await api.images.remove(tag)
             if made and await api.images.find(made) is not None:
                 await api.images.remove(made)
+
+
+@attack("labels", ["inspect", "list", "delete", "the end of the run", "the end of another run"])
+async def test_an_image_shows_what_proved_a_container(engine, tmp_path, monkeypatch, defended, row):
+    """A commit keeps all of the container's labels. The agent writes them into a file that a user builds from."""
+    if not defended:
+        monkeypatch.setattr(Proof, "burn", lambda *_: None)
+    name = f"theirs-{secrets.token_hex(6)}"
+    async with open_scene(engine, tmp_path) as scene:
+        _, made = await ask(await scene.connect(), "POST", f"/v1.45/containers/create?name={name}", {"Image": IMAGE})
+        shown = (await scene.api.containers.inspect(made["Id"]))["Config"]["Labels"]
+        repo, _, tag = scene.name.rpartition(":")
+        await ask(await scene.connect(), "POST", f"/v1.45/commit?container={made['Id']}&repo={repo}&tag={tag}", {})
+        image = await scene.api.call("look", "GET", f"/../v1.44/images/{scene.name}/json")
+        copied = image["ContainerConfig"]["Labels"]
+        assert copied == shown, "the engine tells no more; then this row is over"
+        before, _ = await ask(await scene.connect(), "GET", f"/v1.45/containers/{made['Id']}/json")
+        assert before == 200, "the run's own stays its own"
+        await ask(await scene.connect(), "DELETE", f"/v1.45/containers/{made['Id']}")
+        identity = await scene.api.containers.create(name, {"Image": IMAGE, "Labels": copied})
+        try:
+            if row == "inspect":
+                return (await ask(await scene.connect(), "GET", f"/v1.45/containers/{name}/json"))[0] == 200
+            if row == "list":
+                _, listed = await ask(await scene.connect(), "GET", "/v1.45/containers/json?all=1")
+                return identity in {item["Id"] for item in listed}
+            if row == "delete":
+                await ask(await scene.connect(), "DELETE", f"/v1.45/containers/{name}")
+            elif row == "the end of the run":
+                await remove_guests(DockerRuntime(scene.api, str(tmp_path)), make_marks(scene.run.labels, scene.run.id))
+            else:
+                async with Connections(tmp_path) as connections:
+                    for left in await find_leftovers(FakeUpkeep(connections, address=scene.run.address)):
+                        if left.name == name:
+                            await left.resource.release(scene.run)
+            return identity not in {item["Id"] for item in await scene.api.containers.list_labelled()}
+        finally:
+            with suppress(HostError):
+                await scene.api.containers.remove(identity)

@@ -149,19 +149,8 @@ class _Bridge:
     async def _handle(self, side: _Side, other: _Side, event: Any) -> None:
         if isinstance(event, RequestReceived):
             await self._begin(event.stream_id, event.headers)
-        elif isinstance(event, ResponseReceived):
-            only = event.stream_ended is not None  # gRPC calls it Trailers-Only: an error, mostly
-            if only:
-                side.ended.add(event.stream_id)
-            other.http.send_headers(side.peers[event.stream_id], event.headers, end_stream=only)
-            if only:
-                self._finish(side.peers[event.stream_id])
-        elif isinstance(event, TrailersReceived):
-            peer = side.peers[event.stream_id]
-            side.ended.add(event.stream_id)
-            other.trailers[peer] = await self._adopt(event.stream_id, event.headers)
-            await self._charge()
-            self._queue(other, peer, b"", 0, ends=True)
+        elif isinstance(event, ResponseReceived | TrailersReceived):
+            await self._headers(side, other, event)
         elif isinstance(event, DataReceived):
             await self._data(side, other, event)
         elif isinstance(event, StreamEnded):
@@ -170,6 +159,23 @@ class _Bridge:
             self._forget(side, other, event.stream_id, event.error_code)
         elif isinstance(event, WindowUpdated):
             self._push(side)
+
+    async def _headers(self, side: _Side, other: _Side, event: ResponseReceived | TrailersReceived) -> None:
+        peer = side.peers.get(event.stream_id)
+        if peer is None:
+            return  # of a call that is held, or was refused or given up: what they say is for nobody
+        if isinstance(event, TrailersReceived):
+            side.ended.add(event.stream_id)
+            other.trailers[peer] = await self._adopt(event.stream_id, event.headers)
+            await self._charge()
+            self._queue(other, peer, b"", 0, ends=True)
+            return
+        only = event.stream_ended is not None  # gRPC calls it Trailers-Only: an error, mostly
+        if only:
+            side.ended.add(event.stream_id)
+        other.http.send_headers(peer, event.headers, end_stream=only)
+        if only:
+            self._finish(peer)
 
     async def _begin(self, number: int, headers: _Headers) -> None:
         method = next((bytes(value).decode("ascii", "replace") for name, value in headers if name == b":path"), "")

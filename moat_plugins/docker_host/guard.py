@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
-_LOG = logging.getLogger("moat.docker_host")
 _SWITCHED = 101
 _BAD_GATEWAY = 502
 _LINE_BYTES = 4 * 1024 * 1024
@@ -65,7 +63,7 @@ class Guard:
         self._on_refusal = on_refusal
 
     async def serve(self, visitor: Visitor) -> None:
-        """Serve one connection to its end. Whatever goes wrong with it is its own matter."""
+        """Serve one connection to its end. What the guard stumbles over is told, and counted, by who accepted it."""
         client = Client(visitor)
         try:
             while (request := await client.next_request()) is not None:
@@ -75,8 +73,6 @@ class Guard:
                 visitor.is_idle = True
         except (Gone, OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
             pass
-        except Exception:  # noqa: BLE001 - a request that the guard stumbles over may end this connection, not the run
-            _LOG.exception("The guard failed on a request.")
         finally:
             visitor.close()
 

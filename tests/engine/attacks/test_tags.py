@@ -19,6 +19,9 @@ import pytest
 from attack import attack
 from docker_support import FakeUpkeep, get_engine, open_run
 from guarded import ask, make_scope, open_guard
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded, StreamReset
 
 from moat_core.errors import HostError
 from moat_core.ledger import Connections
@@ -484,3 +487,32 @@ async def test_an_image_shows_what_proved_a_container(engine, tmp_path, monkeypa
         finally:
             with suppress(HostError):
                 await scene.api.containers.remove(identity)
+
+
+async def test_trailers_where_none_are_expected_end_their_call_alone(engine, tmp_path):
+    """Of a call that is held, and of one that was refused: no error of the guard's, and the connection goes on."""
+    async with open_scene(engine, tmp_path) as scene:
+        stream = await scene.connect()
+        await stream.send(b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive()
+        assert b" 101 " in data.split(b"\r\n")[0]
+        http = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        http.initiate_connection()
+        answered, paths = (
+            set(),
+            ["/moby.buildkit.v1.Control/Solve", "/no.such/Method", "/moby.buildkit.v1.Control/Info"],
+        )
+        for number, path in zip((1, 3, 5), paths, strict=True):
+            head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("te", "trailers")]
+            http.send_headers(number, [*head, ("content-type", "application/grpc")])
+            http.send_headers(number, [("grpc-status", "0")], end_stream=True)
+        await stream.send(http.data_to_send())
+        events = http.receive_data(data.partition(b"\r\n\r\n")[2])
+        with anyio.fail_after(30):
+            while answered < {1, 3, 5}:
+                answered |= {each.stream_id for each in events if isinstance(each, StreamEnded | StreamReset)}
+                if out := http.data_to_send():
+                    await stream.send(out)
+                events = http.receive_data(await stream.receive()) if answered < {1, 3, 5} else []

@@ -119,6 +119,23 @@ class Call:
             made[name] = listed
         return made
 
+    async def resolve_ends(self, find: Callable[[str], Awaitable[str]]) -> None:
+        """Put ids in the place of what the filters ``before`` and ``since`` name.
+
+        The engine tells whether there is such a thing, whosever it is.
+
+        Args:
+            find: Returns the id of what the run calls so.
+
+        Raises:
+            Refused: The run knows none of that name.
+        """
+        filters = self.filters()
+        found = {key: [await find(name) for name in filters[key]] for key in ("before", "since") if key in filters}
+        if found:
+            others = tuple(pair for pair in self.pairs if pair[0] != "filters")
+            self.pairs = (*others, ("filters", json.dumps({**filters, **found})))
+
     def with_own(
         self, *, key: str = "filters", extra: Mapping[str, list[str]] | None = None
     ) -> tuple[tuple[str, str], ...]:

@@ -33,6 +33,7 @@ async def own_list(call: Call) -> Forward:
         is_own = call.engine.is_own_container(item["Id"], item.get("Names") or (), item.get("Labels"))
         return {**item, "Labels": hide_labels(item.get("Labels"))} if is_own else None
 
+    await call.resolve_ends(call.engine.own_container)
     return call.forward(query=call.with_own(), listing=Listing({"": keep}))
 
 

@@ -13,6 +13,7 @@ from moat_plugins.docker_host.policy.making import import_archive, login
 from moat_plugins.docker_host.policy.verdict import Forward, Refused, Reply, missing, refuse
 
 if TYPE_CHECKING:
+    from moat_plugins.docker_host.engine import Engine
     from moat_plugins.docker_host.policy.call import Call
 
 _OK, _CREATED = 200, 201
@@ -22,6 +23,7 @@ async def own_list(call: Call) -> Forward:
     """List the images that the run made, pulled or used."""
     engine = call.engine
     own = await own_images(engine)
+    await call.resolve_ends(lambda name: _known(engine, name))
     filters = call.filters()
     dangling = filters.pop("dangling", None)  # none of the run's own is, for the engine
     wants = {"1": True, "true": True, "0": False, "false": False}.get((dangling or [""])[0].lower())
@@ -34,6 +36,14 @@ async def own_list(call: Call) -> Forward:
         return shown if wants is None or wants is not bool(shown.get("RepoTags")) else None
 
     return call.forward(query=(*query, ("filters", json.dumps(filters))), listing=Listing({"": keep}))
+
+
+async def _known(engine: Engine, name: str) -> str:
+    found = await engine.find_image(name)
+    if found is None or not (engine.is_own_image(found) or found["Id"] in engine.images):
+        raise missing("image", name)
+    identity: str = found["Id"]
+    return identity
 
 
 async def look(call: Call) -> Forward:
@@ -80,6 +90,8 @@ async def pull(call: Call) -> Forward | Reply:
     if query.get("fromSrc"):
         return await import_archive(call)
     repository, tag = check_reference(query.get("fromImage", "")), query.get("tag", "")
+    if "@" in repository and tag:
+        raise Refused("moat: pull an image by its digest, or by a tag.", status=400)
     reference = repository if not tag else f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}"
     await check_pulled(reference, call.engine)
     if "@" in reference or call.scope.allows("images"):

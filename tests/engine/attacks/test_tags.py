@@ -6,18 +6,17 @@ import hashlib
 import io
 import json
 import secrets
-import socket
 import tarfile
 import threading
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import anyio
-import attrs
 import pytest
 from attack import attack
 from docker_support import FakeUpkeep, get_engine, open_run
+from guard_scene import IMAGE, open_scene
 from guarded import ask, make_scope, open_guard
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -25,7 +24,6 @@ from h2.events import StreamEnded, StreamReset
 
 from moat_core.errors import HostError
 from moat_core.ledger import Connections
-from moat_core.listen import Visitor
 from moat_core.runtime.proof import Proof
 from moat_core.types import ImageSpec
 from moat_plugins.buildkit.client import BuildKit
@@ -37,14 +35,10 @@ from moat_plugins.docker.images import resolve_image
 from moat_plugins.docker.leftovers import find_leftovers
 from moat_plugins.docker.runtime import DockerRuntime
 from moat_plugins.docker_host import images as naming
-from moat_plugins.docker_host.guard import Guard
 from moat_plugins.docker_host.policy import fields, images, making, on_images
 from moat_plugins.docker_host.policy.builds import check_message
 from moat_plugins.docker_host.policy.verdict import Refused
-from moat_plugins.docker_host.scope import Scope
 from moat_plugins.docker_host.wire import encode, write_entry
-
-IMAGE = "debian:bookworm-slim"
 
 # -- names that moat keeps, however they are written; the engine here only answers ------------------------------------
 
@@ -117,58 +111,6 @@ async def test_no_exporter_of_buildkit_gives_one(tmp_path, unreserved, defended,
 
 
 # -- a name that becomes somebody's while an image is made; on the real engine ------------------------------------------
-
-
-@attrs.define
-class Scene:
-    """A guard before the real engine, and a user beside it."""
-
-    run: object
-    api: object
-    connect: object
-    name: str
-
-    async def take(self):
-        """The user gives the name to an image of his."""
-        repo, _, word = self.name.rpartition(":")
-        await self.api.call("tag", "POST", f"/images/{IMAGE}/tag", params={"repo": repo, "tag": word})
-
-    async def is_theirs(self):
-        found, base = await self.api.images.find(self.name), await self.api.images.inspect(IMAGE)
-        return found is not None and found["Id"] == base["Id"]
-
-
-@asynccontextmanager
-async def open_scene(engine, tmp_path, name="", **options):
-    """The guard of a run without a container: it needs none."""
-    async with open_run(engine, tmp_path) as run:
-        runtime = DockerRuntime((await get_engine(run)), str(tmp_path))
-        guests = await runtime.api.hold_guests(run)
-        scope = Scope(
-            plan=run.plan, guests=guests, network="none", gateway="127.0.0.1", version=runtime.api.version, **options
-        )
-        guard, streams = Guard(runtime.api, scope), []
-        async with anyio.create_task_group() as group:
-
-            async def connect():
-                ours, theirs = socket.socketpair()
-                for each in (ours, theirs):
-                    each.setblocking(False)
-                group.start_soon(guard.serve, Visitor(theirs))
-                streams.append(Visitor(ours))
-                return streams[-1]
-
-            scene = Scene(run, runtime.engine, connect, name or f"theirs-{run.id}:1")
-            try:
-                yield scene
-            finally:
-                with anyio.CancelScope(shield=True):
-                    for stream in streams:
-                        await stream.aclose()
-                    await run.release_all()
-                    with suppress(HostError):
-                        await runtime.engine.images.remove(scene.name)
-                group.cancel_scope.cancel()
 
 
 def make_tar(files):

@@ -179,7 +179,10 @@ async def test_keep_leaves_the_container_and_destroy_takes_it(world, home, works
     assert not world.wait_until_empty(15)
 
 
-@pytest.mark.parametrize("command", [None, ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.5; done"]])
+_LINES = "for i in 1 2 3 4 5 6 7 8; do echo line $i; until [ -e go ]; do sleep 0.1; done; done"
+
+
+@pytest.mark.parametrize("command", [None, ["sh", "-c", _LINES]], ids=["held", "lines"])
 async def test_a_detached_run_outlives_its_program(world, home, workspace, moat, command):
     """detach() hands the run to a supervisor: it is alive after our program's end, and whole is its log."""
     program = (
@@ -200,6 +203,7 @@ async def test_a_detached_run_outlives_its_program(world, home, workspace, moat,
     if command is None:
         assert (await asyncio.to_thread(moat, "exec", run_id, "--", "echo", "alive")).stdout == b"alive\n"
         assert (await asyncio.to_thread(moat, "stop", run_id)).returncode == 0
+    (workspace / "go").touch()
     left = await asyncio.to_thread(world.wait_until_empty, 15)
     assert not left
     if command is not None:
@@ -219,7 +223,7 @@ async def test_a_supervisor_killed_after_adoption_leaves_nothing(world, home, wo
         pid = library.store.run(run_id).owner_pid
         assert pid != os.getpid()
         os.kill(pid, signal.SIGKILL)
-    assert not await asyncio.to_thread(world.wait_until_empty, 5)
+    assert not await asyncio.to_thread(world.wait_until_empty, 30)
 
 
 async def test_after_the_end_everything_says_so(world, home, workspace):

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from chaos import FOREGROUND, MOAT, Owner, Place, processes_of, wait_until_still
 from fault_proxy import FaultProxy
+from world import ask_engine
 
 from moat_core.store import Store
 
@@ -51,9 +52,7 @@ def place(engine, tmp_path):
 
 def _on_engine(engine, owner):
     """All containers of a home's runs, with one question."""
-    command = ["docker", "ps", "-aq", "--filter", f"label=moat.owner={owner}"]
-    environ = {**os.environ, "DOCKER_HOST": engine}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.split()
+    return [item["Id"] for item in ask_engine(engine, "/containers/json?all=1&", f"moat.owner={owner}")]
 
 
 def endings(here):

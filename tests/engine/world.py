@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 REPO = Path(__file__).parents[2]
 BUILDKIT_IMAGE = "moat-test/buildkitd"
@@ -22,6 +25,26 @@ def remove_volumes(name):
         subprocess.run(["docker", "volume", "rm", volume], capture_output=True, check=True)
 
 
+def ask_engine(address, path, label):
+    """Return what the engine lists at PATH, ``/networks?``, with a LABEL.
+
+    Asked by ourselves: a `docker` for each look would take more of the machine than what is tested.
+    """
+    assert address.startswith("unix://"), address
+    connection = http.client.HTTPConnection("docker")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    try:
+        connection.sock.settimeout(120)
+        connection.sock.connect(address.removeprefix("unix://"))
+        connection.request("GET", f"{path}filters={quote(json.dumps({'label': [label]}))}")
+        answer = connection.getresponse()
+        data = json.loads(answer.read())
+    finally:
+        connection.close()
+    assert answer.status == 200, data
+    return data
+
+
 class World:
     """What is on the machine that may be a run's: by label on the engine, by MOAT_HOME among the processes."""
 
@@ -31,33 +54,20 @@ class World:
         self._environ = {**os.environ, "DOCKER_HOST": engine} if engine else dict(os.environ)
 
     def containers(self, run_id=""):
-        return self._labelled("ps", "-a", run_id)
+        return [item["Id"][:12] for item in self._labelled("/containers/json?all=1&", run_id)]
 
     def networks(self, run_id=""):
-        return self._labelled("network", "ls", run_id)
+        return [item["Id"][:12] for item in self._labelled("/networks?", run_id)]
 
     def volumes(self, run_id=""):
-        return self._labelled("volume", "ls", run_id)
+        return [item["Name"] for item in self._labelled("/volumes?", run_id)]
 
-    def _labelled(self, *words):
-        *command, run_id = words
-        label = f"label=moat.run-id={run_id}" if run_id else "label=moat.run-id"
-        answer = subprocess.run(
-            ["docker", *command, "-q", "--filter", label], capture_output=True, text=True, check=True, env=self._environ
-        )
-        ours = []
-        for name in answer.stdout.split():
-            kind = {"ps": "container", "network": "network", "volume": "volume"}[command[0]]
-            inspect = subprocess.run(
-                ["docker", kind, "inspect", name], capture_output=True, text=True, check=False, env=self._environ
-            )
-            if inspect.returncode == 0 and self._is_ours(json.loads(inspect.stdout)[0]):
-                ours.append(name)
-        return ours
-
-    def _is_ours(self, data):
-        labels = data.get("Labels") or data.get("Config", {}).get("Labels") or {}
-        return labels.get("moat.run-id", "") in self.run_ids()
+    def _labelled(self, path, run_id):
+        label = f"moat.run-id={run_id}" if run_id else "moat.run-id"
+        found = ask_engine(self._environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), path, label)
+        items = found.get("Volumes") or [] if isinstance(found, dict) else found
+        known = self.run_ids()
+        return [item for item in items if (item.get("Labels") or {}).get("moat.run-id", "") in known]
 
     def run_ids(self):
         """Every run that this home has ever heard of."""
@@ -96,17 +106,10 @@ class World:
 
     def left(self):
         """Everything that should not be there when no run is alive."""
-        return {
-            name: value
-            for name, value in {
-                "containers": self.containers(),
-                "networks": self.networks(),
-                "volumes": self.volumes(),
-                "rows": self.rows(),
-                "processes": self.processes(),
-            }.items()
-            if value
+        looks = {
+            each.__name__: each for each in (self.containers, self.networks, self.volumes, self.rows, self.processes)
         }
+        return {name: found for name, look in looks.items() if (found := look())}
 
     def wait_until_empty(self, seconds):
         """Return what is left after SECONDS at the most."""

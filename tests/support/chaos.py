@@ -168,7 +168,7 @@ class Place:
         """Wait until nothing is left; return what still is when SECONDS are over."""
         deadline = time.monotonic() + seconds
         while (left := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.1)
         return left
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from moat_core.errors import SandboxError
@@ -142,6 +143,26 @@ class FileConformance:
         with pytest.raises(SandboxError, match="more than 1000000 bytes"):
             await files.download(sandbox, f"{_FOLDER}/bulk", tmp_path / "out", limit_bytes=1_000_000)
         assert list((tmp_path / "out").iterdir()) == []
+
+    @pytest.mark.parametrize("what", ["download", "read"])
+    async def test_a_transfer_is_cancelled_within_a_second(self, sandbox: Sandbox, tmp_path: Path, what: str) -> None:
+        """Of a file that does not end; nothing of it goes on inside. A busy machine may take as long as a command."""
+        path = f"{_FOLDER}/endless"
+        await _sh(sandbox, 'mkdir -p "${1%/*}" && rm -f "$1" && truncate -s 200G "$1"', path)
+        before = anyio.current_time()
+        await _sh(sandbox, "true")
+        command_s = anyio.current_time() - before
+        with anyio.move_on_after(0.5 + command_s) as scope:
+            if what == "read":
+                await files.read(sandbox, path, limit_bytes=_MIB * _MIB)
+            else:
+                await files.download(sandbox, path, tmp_path, limit_bytes=_MIB * _MIB)
+        took = anyio.current_time() - scope.deadline
+        assert scope.cancelled_caught
+        assert took < max(1.0, 4 * command_s), (took, command_s)
+        script = "for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each; echo; done 2>/dev/null || :"
+        assert b"endless" not in await _sh(sandbox, script)
+        assert list(tmp_path.iterdir()) == []
 
 
 def _listing(folder: Path) -> dict[str, tuple[object, ...]]:

@@ -22,14 +22,22 @@ def has_wildcards(name: str) -> bool:
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """Return what matches what PATTERN does; ``*`` and ``?`` do not match a ``/``.
 
+    A star takes as little as what is between it and the next one allows, and keeps to that, as Go does: Python would
+    try all else when the rest does not match, and with many stars never come to an end.
+
     Raises:
         ValueError: It is malformed.
     """
-    out = []
+    out: list[str] = []
     at = 0
+    star: int | None = None
     while at < len(pattern):
         char, at = pattern[at], at + 1
         if char == "*":
+            if star is not None:
+                out[star] = "(?>[^/]*?"
+                out.append(")")
+            star = len(out)
             out.append("[^/]*")
         elif char == "?":
             out.append("[^/]")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -139,3 +142,65 @@ def test_memory_is_walked_like_a_disk(files, excludes):
         assert not parent or parent in sent[:number]
     keys = {MemorySource({**files, "another": bytes([value])}).shared_key for value in range(3)}
     assert len(keys) == 3
+
+
+@pytest.fixture
+def nest(tmp_path):
+    """Three thousand folders in each other, with a file that comes after each: its path is longer than any may be."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(DEPTH):
+        os.mkdir("d", dir_fd=here)
+        there = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(os.open("z", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+        here = there
+    os.close(here)
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # Python's own goes no deeper than functions can
+
+
+DEPTH = 3000
+
+
+def descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def test_a_deep_nest_needs_few_descriptors(nest):
+    """However deep it is; and all are given back, when the walk is at its end and when it is left."""
+    before = descriptors()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        sent = paths(DiskSource(nest))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    down = ["/".join("d" * number) for number in range(1, DEPTH + 1)]
+    assert sent == [*down, *(path[:-1] + "z" for path in reversed(down))]
+    assert descriptors() == before
+    entries = iter(DiskSource(nest).walk(includes=[], excludes=[], follow=[]))
+    assert [next(entries).path for _ in range(50)][-1].count(b"d") == 50
+    assert len(descriptors()) > len(before)
+    entries.close()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("replaced", [1, 20, 60, 150])
+def test_a_folder_that_is_opened_again_is_the_one_it_was(tmp_path, replaced):
+    """Another one in its place, or in that of one above, is not gone into; what is above it is sent on."""
+    names = ["d"] * 100
+    (tmp_path / "/".join(names)).mkdir(parents=True)
+    for number in range(100):
+        (tmp_path / "/".join(names[:number]) / "z").touch()
+    (tmp_path / "/".join(names) / "last").touch()
+    sent = []
+    for entry in DiskSource(tmp_path).walk(includes=[], excludes=[], follow=[]):
+        sent.append(entry.path.decode())
+        if sent[-1].endswith("last") and replaced < 100:
+            there = tmp_path / "/".join(names[:replaced])
+            there.rename(tmp_path.parent / f"{tmp_path.name}-aside")
+            shutil.copytree(tmp_path.parent / f"{tmp_path.name}-aside", there)
+    files = [path.count("/") for path in sent if path.endswith("z")]
+    # Of those in the folders that were replaced, the innermost 32 were held.
+    gone = set(range(replaced, 101 - 32))
+    assert files == [number for number in reversed(range(100)) if number not in gone]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote_plus
@@ -115,10 +115,14 @@ class _Sending:
             ]
         }
         entries = await anyio.to_thread.run_sync(lambda: iter(self._source.walk(**options)))
-        while batch := await anyio.to_thread.run_sync(_take, entries):
-            self._sent += [entry for entry, _ in batch]
-            async with self._sending:
-                await send_many(self._stream, [packet for _, packet in batch])
+        try:
+            while batch := await anyio.to_thread.run_sync(_take, entries):
+                self._sent += [entry for entry, _ in batch]
+                async with self._sending:
+                    await send_many(self._stream, [packet for _, packet in batch])
+        finally:
+            if isinstance(entries, Generator):  # it holds the folders that it is in
+                entries.close()
         async with self._sending:
             await self._stream.send_message(Packet(type=PacketType.STAT))
 

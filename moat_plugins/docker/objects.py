@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from moat_core.errors import EngineError, HostError, RuntimeUnavailable
+from moat_plugins.docker.labels import NONCE, PROOF
 
 if TYPE_CHECKING:
     from moat_plugins.docker.client import Engine
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_DIFFERS = frozenset({NONCE, PROOF})
+"""The labels that each thing has of its own, whatever it is for."""
+
 IsOurs = Callable[[str, Mapping[str, str] | None], bool]
 """From an object's own name and its labels to whether we may remove it."""
 
@@ -57,14 +61,16 @@ async def create_container(engine: Engine, name: str, config: Mapping[str, Any])
     return made
 
 
-async def create_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> str:
-    """Create a volume and return its name.
+async def create_volume(engine: Engine, name: str, labels: Mapping[str, str], is_ours: IsOurs) -> str:
+    """Create a volume, or take the one that is there if it IS_OURS and for the same; return its name.
 
     Raises:
         EngineError: Somebody else's has that name: the engine answers with it as if it had made it.
     """
     made = await _uninterrupted(engine.volumes.create(name, labels))
-    if not labels.items() <= (made.get("Labels") or {}).items():
+    found = made.get("Labels") or {}
+    meant = {key: value for key, value in labels.items() if key not in _DIFFERS}
+    if not is_ours(name, found) or not meant.items() <= found.items():
         raise EngineError(
             f"A volume '{name}' exists already, and is not ours.",
             status=_CONFLICT,

@@ -7,6 +7,7 @@ creating failed for that reason; and labels are copied.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -157,7 +158,8 @@ class DockerVolume(Resource):
 
         runtime = await _runtime(ctx, self.address)
         signed = labels.sign(runtime.proof, "volume", self.name, self.labels)
-        return await objects.create_volume(runtime.engine, self.name, signed)
+        is_ours = functools.partial(labels.is_ours, runtime.proof, "volume")
+        return await objects.create_volume(runtime.engine, self.name, signed, is_ours)
 
     async def release(self, ctx: ResourceContext) -> bool:
         """Remove it and what is in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -51,4 +52,6 @@ async def _make_cache(run: Run, runtime: DockerRuntime, volume: Volume) -> str:
         labels.NAME: volume.cache,
         labels.WORKSPACE: os.fsencode(os.path.realpath(workspace)).decode("utf-8", "replace"),
     }
-    return await objects.create_volume(runtime.engine, name, labels.sign(runtime.proof, "volume", name, marks))
+    signed = labels.sign(runtime.proof, "volume", name, marks)
+    is_ours = functools.partial(labels.is_ours, runtime.proof, "volume")
+    return await objects.create_volume(runtime.engine, name, signed, is_ours)

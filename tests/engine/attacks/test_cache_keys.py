@@ -65,7 +65,7 @@ def by_name(monkeypatch, defended):
         for module in (locks, volumes):
             monkeypatch.setattr(module, "make_cache_key", lambda name, _workspace: name)
 
-        async def create(engine, name, _labels):  # what has the name is taken as it is
+        async def create(engine, name, *_):  # what has the name is taken as it is
             await engine.volumes.create(name, {})
             return name
 

@@ -104,12 +104,26 @@ async def test_container_that_will_not_stop_is_not_kept(scripted, tmp_path):
             assert await container("x").keep(context(engine, tmp_path)) is False
 
 
-async def test_taken_volume_is_refused():
-    """The engine answers with the volume that is there: its labels tell whose it is."""
+@pytest.mark.parametrize(
+    ("found", "proven", "taken"),
+    [
+        ({"theirs": "1"}, False, False),
+        ({**LABELS, labels.NONCE: "other", labels.PROOF: "other"}, True, True),
+        ({**LABELS, labels.NONCE: "other", labels.PROOF: "other"}, False, False),
+        ({**LABELS, labels.WORKSPACE: "/another"}, True, False),
+    ],
+)
+async def test_a_volume_that_is_there_is_taken_only_if_it_is_proven_and_the_same(found, proven, taken):
+    """The engine answers with it as if it had made it."""
 
-    async def create(name, labels):
-        return {"Name": name, "Labels": {"theirs": "1"}}
+    async def create(name, wanted):
+        return {"Name": name, "Labels": found}
 
     engine = SimpleNamespace(volumes=SimpleNamespace(create=create), made=set())
+    wanted = {**LABELS, labels.WORKSPACE: LABELS.get(labels.WORKSPACE, ""), labels.NONCE: "a", labels.PROOF: "b"}
+    found.setdefault(labels.WORKSPACE, "")
+    if taken:
+        assert await objects.create_volume(engine, "v", wanted, lambda *_: proven) == "v"
+        return
     with pytest.raises(EngineError, match="exists"):
-        await objects.create_volume(engine, "v", LABELS)
+        await objects.create_volume(engine, "v", wanted, lambda *_: proven)

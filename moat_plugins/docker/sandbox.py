@@ -6,12 +6,13 @@ container at the end of the run: its release from the ledger does, after it had 
 
 from __future__ import annotations
 
+import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from moat_core.errors import EngineError
+from moat_core.errors import EngineError, SandboxGone
 from moat_core.plan import word
 from moat_core.runtime.base import Sandbox
 from moat_core.types import RunState
@@ -37,6 +38,9 @@ __all__ = ["DockerSandbox"]
 
 _ALIVE = {RunState.RUNNING, RunState.PAUSED}
 _LOOKS = 2
+_KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+_ANEW_S, _ANEW_POLL_S = 1.0, 0.1
+"""`docker restart` kills and starts in two steps; a look between them sees a container that has ended."""
 """Look after so many times what one call may take: a minute by default."""
 _SETS_SIZE = {"runc", "crun", "youki", "io.containerd.runc.v2"}
 
@@ -65,6 +69,7 @@ class DockerSandbox(Sandbox):
         self._main: MainProcess | None = None
         self._waiting = anyio.Lock()
         self._end: SandboxInfo | None = None
+        self._is_stopped = False
         self._moved = anyio.Event()
 
     @classmethod
@@ -147,13 +152,27 @@ class DockerSandbox(Sandbox):
                 with anyio.move_on_after(_LOOKS * self._engine.timeout_s), gone_if_missing():
                     await self._engine.containers.wait(self.info.id)
                 before = self.info.ports
-                info = await self.refresh()
+                info = await self._look_at_end()
                 if info.state not in _ALIVE:
                     self._end = info
                 elif info.ports != before or self._started != self._admitted:
                     self._moved.set()
                     self._moved = anyio.Event()
             return self._end
+
+    async def _look_at_end(self) -> SandboxInfo:
+        """Look at it after the engine has said that it ended; if somebody else killed it, until that is for good."""
+        info = await self.refresh()
+        deadline = anyio.current_time() + _ANEW_S
+        while info.state not in _ALIVE and info.exit_code in _KILLED and not (self._is_stopped or info.oom_killed):
+            if anyio.current_time() >= deadline:
+                break
+            await anyio.sleep(_ANEW_POLL_S)
+            try:
+                info = await self.refresh()
+            except SandboxGone:
+                break  # and removed: how it ended has been seen
+        return info
 
     async def wait_moved(self, before: Mapping[int, int]) -> SandboxInfo:
         """See `Sandbox`."""
@@ -171,6 +190,7 @@ class DockerSandbox(Sandbox):
 
     async def stop(self, grace_s: float) -> None:
         """See `Sandbox`."""
+        self._is_stopped = True
         try:
             await self._engine.containers.stop(self.info.id, grace_s)
         except EngineError as error:

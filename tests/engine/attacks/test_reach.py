@@ -39,7 +39,8 @@ NOBODY = "65534"
 
 SERVE = (
     "use IO::Socket::INET; my $s = IO::Socket::INET->new(Listen => 20, LocalPort => $ARGV[0], ReuseAddr => 1) or die;"
-    'while (my $c = $s->accept) { print $c "HTTP/1.0 200 OK\\r\\n\\r\\nserved\\n"; close $c }'
+    # Closed with something unread it would be reset, and its answer lost.
+    'while (my $c = $s->accept) { while (<$c>) { last if /^\\r?$/ } print $c "HTTP/1.0 200 OK\\r\\n\\r\\nserved\\n"; close $c }'
 )
 # Says of each NAME=ADDRESS=HOST whether it is open (something is served), refused (it listens, and serves nothing) or
 # has no way. A slow machine makes no cell: whoever is there answers within seconds.
@@ -101,8 +102,8 @@ def serve_host():
                 connected, _ = listener.accept()
             except OSError:
                 return
-            connected.sendall(b"HTTP/1.0 200 OK\r\n\r\nserved\n")
             connected.recv(4096)
+            connected.sendall(b"HTTP/1.0 200 OK\r\n\r\nserved\n")
             connected.close()
 
     threading.Thread(target=serve, daemon=True).start()

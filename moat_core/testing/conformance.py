@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -26,7 +27,7 @@ from moat_core.testing.conformance_files import FileConformance
 from moat_core.types import Command, ExecResult, Output
 
 if TYPE_CHECKING:
-    from moat_core.runtime.base import Sandbox
+    from moat_core.runtime.base import Process, Sandbox
 
 __all__ = ["SandboxConformance"]
 
@@ -319,8 +320,10 @@ class SandboxConformance(FileConformance):
         with anyio.fail_after(_LONG_S):
             async with sandbox.open_process(sh("echo ready; sleep 300", tty=True, stdin=True)) as process:
                 await _read_words(process, 1)
-                await process.write(b"\x03")
-                assert await process.wait() == 128 + signal.SIGINT
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_type_again_and_again, process, b"\x03")
+                    assert await process.wait() == 128 + signal.SIGINT
+                    group.cancel_scope.cancel()
 
     # -- helpers -----------------------------------------------------------------------------------------------
 
@@ -337,6 +340,14 @@ class SandboxConformance(FileConformance):
             while alive := (await run(sandbox, f"{script} 2>/dev/null", *[pid.decode() for pid in pids])).stdout:
                 assert alive
                 await asyncio.sleep(0.1)
+
+
+async def _type_again_and_again(process: Process, key: bytes) -> None:
+    """Type KEY, and again after a while: on a busy machine the first was lost once in some hundred tries."""
+    while True:
+        with suppress(OSError):  # it has just ended
+            await process.write(key)
+        await asyncio.sleep(2)
 
 
 async def _until_still(sandbox: Sandbox, path: str) -> None:

@@ -1,10 +1,13 @@
-"""Unpacking a tar archive that code nobody trusts has written.
+"""Unpacking a tar archive that code nobody trusts has written, into a folder where it may be at work as well.
 
-`tarfile`'s own filter for data refuses absolute names, names and links that lead outside, devices and set-uid bits.
-It asks the file system where a link leads, and on Pythons before 3.11.13 and 3.12.11 a long chain of links in the
-archive can make that answer wrong (CVE-2025-4517 and its siblings). So that it does not matter, links are made last,
-when nothing is written through them any more, and no link of the archive may lead through another one of it: where
-each leads can then be told from its text alone.
+`tarfile` reads it, and its own filter for data says what may be: no absolute names, no names and links that lead
+outside, no devices, no set-uid bits. It makes nothing: it would go by paths, and a path that was looked at may lead
+elsewhere when it is opened. `moat_core.host_tree` makes things, and holds each folder that it makes them in.
+
+The filter asks the file system where a link leads, and on Pythons before 3.11.13 and 3.12.11 a long chain of links in
+the archive can make that answer wrong (CVE-2025-4517 and its siblings). So that it does not matter, links are made
+last, when nothing is written through them any more, and no link of the archive may lead through another one of it:
+where each leads can then be told from its text alone.
 
 Before anything is made the whole archive is looked through, in bounded memory: `tarfile` reads a header's text, its
 map of holes or its attributes at one go, as long as the header says.
@@ -12,21 +15,27 @@ map of holes or its attributes at one go, as long as the header says.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import posixpath
 import tarfile
-import tempfile
-from pathlib import Path
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, cast
 
 from moat_core.errors import SandboxError
+from moat_core.host_tree import open_tree, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from moat_core.host_tree import HostTree
 
 __all__ = ["unpack"]
 
+_NO_SUCH_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+_PIECE_BYTES = 256 * 1024
 _MEMBERS = 250_000
 """The most entries: each takes about a kilobyte of memory here, and a file or folder on the host."""
 _NAME_BYTES = 2048
@@ -58,13 +67,85 @@ def unpack(archive: IO[bytes], folder: Path, *, only: str = ".", limit_bytes: in
 
 
 def _extract(tar: tarfile.TarFile, members: list[tarfile.TarInfo], folder: Path, only: str) -> None:
-    if only == "." or os.path.lexists(folder / only):
-        tar.extractall(folder, members=members, filter="data")
+    with open_tree(folder) as tree:
+        if only in {".", ".."} or tree.has(only):
+            _make(tar, members, tree, folder)
+            return
+        with tree.scratch() as (partial, name):
+            _make(tar, members, partial, folder / name)
+            if partial.has(only):
+                tree.take(only, partial)
+
+
+def _make(tar: tarfile.TarFile, members: list[tarfile.TarInfo], tree: HostTree, folder: Path) -> None:
+    """Make MEMBERS in TREE, which lies at FOLDER: the filter looks there, and what it finds need not last."""
+    made: dict[str, tarfile.TarInfo] = {}  # the file or folder that it is, if it is a link to one of them
+    for member in members:
+        entry = tarfile.data_filter(member, str(folder))
+        name = posixpath.normpath(entry.name)
+        made[name] = entry
+        if entry.issym() or entry.islnk():
+            above = posixpath.dirname(name) if entry.issym() else ""
+            made[name] = made.get(posixpath.normpath(posixpath.join(above, entry.linkname)), entry)
+            if _is_linked(tree, entry, name, must=made[name] is entry):
+                continue
+        _make_one(tar, made[name], tree, name)
+    # What is made in a folder changes its time.
+    for name, entry in sorted(made.items(), key=lambda item: item[0], reverse=True):
+        if entry.isdir() and name != ".":
+            with suppress(OSError):
+                file = tree.open_folder(name)
+                try:
+                    os.utime(file, (entry.mtime, entry.mtime))
+                finally:
+                    os.close(file)
+
+
+def _is_linked(tree: HostTree, entry: tarfile.TarInfo, name: str, *, must: bool) -> bool:
+    """Make a link; unless it MUST be, tell that the file system has none: what it leads to takes its place."""
+    try:
+        if entry.issym():
+            tree.make_link(name, entry.linkname)
+        else:  # its mode and times are the file's
+            tree.make_name(name, posixpath.normpath(entry.linkname))
+    except OSError as error:
+        if must or error.errno not in _NO_SUCH_LINKS:
+            raise
+        return False
+    return True
+
+
+def _make_one(tar: tarfile.TarFile, entry: tarfile.TarInfo, tree: HostTree, name: str) -> None:
+    if entry.isdir():
+        if name != ".":
+            tree.make_folder(name)
         return
-    with tempfile.TemporaryDirectory(prefix=".moat-", dir=folder, ignore_cleanup_errors=True) as partial:
-        tar.extractall(partial, members=members, filter="data")
-        if os.path.lexists(made := Path(partial, only)):
-            os.rename(made, folder / only)
+    file = tree.make_file(name)
+    try:
+        _copy(tar, entry, file)
+        with suppress(OSError):  # not every file system has modes, or times so far away
+            os.fchmod(file, entry.mode)
+            os.utime(file, (entry.mtime, entry.mtime))
+    finally:
+        os.close(file)
+
+
+def _copy(tar: tarfile.TarFile, entry: tarfile.TarInfo, file: int) -> None:
+    """Write what ENTRY holds to FILE; holes stay holes."""
+    archive = cast("IO[bytes]", tar.fileobj)
+    archive.seek(entry.offset_data)
+    pieces: list[tuple[int, int]] | None = getattr(entry, "sparse", None)
+    for offset, size in [(0, entry.size)] if pieces is None else pieces:
+        os.lseek(file, offset, os.SEEK_SET)
+        left = size
+        while left > 0:
+            data = archive.read(min(left, _PIECE_BYTES))
+            if not data:
+                raise tarfile.ReadError("unexpected end of data")
+            write_all(file, data)
+            left -= len(data)
+    if pieces is not None:
+        os.ftruncate(file, entry.size)
 
 
 class _Bounded:

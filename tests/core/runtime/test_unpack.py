@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from moat_core.errors import SandboxError
+from moat_core.errors import HostPathError, SandboxError
 from moat_core.runtime.unpack import unpack
 
 
@@ -197,3 +198,146 @@ def test_no_archive_reaches_outside(tmp_path_factory, contents):
         pass
     assert untouched(target)
     assert all(is_inside(path, target) for path in Path(target).rglob("*") if path.is_symlink())
+
+
+plain = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3).map("/".join)
+modes = st.integers(0, 0o7777)
+honest = st.one_of(
+    st.builds(lambda name, mode: member(name, data=b"x", mode=mode), plain, modes),
+    st.builds(folder, plain),
+    st.builds(link, plain, plain | plain.map("../".__add__)),
+    st.builds(hard, plain, plain),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents=st.lists(honest, max_size=6))
+def test_what_is_made_is_what_tarfile_would_make(tmp_path_factory, contents):
+    """By its filter for data: the same things, modes and times; and it refuses what that refuses."""
+    for number, (info, _) in enumerate(contents):
+        info.mtime = 1_000_000_000 + number
+    # It has odd ways with what has one name: a folder in a file's place, or a link in a folder's, is left out without a
+    # word, a file is written through its other names, and another name of a folder is a new folder.
+    files = [info.name for info, _ in contents if not info.isdir()]
+    folders = {info.name for info, _ in contents if info.isdir()}
+    folders |= {str(above) for info, _ in contents for above in PurePosixPath(info.name).parents}
+    assume(not folders & set(files) and len(set(files)) == len(files))
+    assume(not any(info.islnk() and info.linkname in folders for info, _ in contents))
+    for info, _ in contents:  # a hard link's mode is the file's
+        if info.islnk():
+            info.mode = next((each.mode for each, _ in contents if each.name == info.linkname), 0)
+            info.mtime = next((each.mtime for each, _ in contents if each.name == info.linkname), 0)
+    found = []
+    for make in (unpack, by_tarfile):
+        target = tmp_path_factory.mktemp("unpack")
+        try:
+            make(archive(*contents), target)
+        except (SandboxError, OSError):
+            found.append(None)
+        else:
+            found.append(listing(target, {info.name for info, _ in contents}))
+    assert found[0] == found[1]
+
+
+def by_tarfile(data, target):
+    """Look through DATA as we do, and have the rest done by `tarfile`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "moat_core.runtime.unpack._extract",
+            lambda tar, members, folder, only: tar.extractall(folder, members=members, filter="data"),
+        )
+        unpack(data, target)
+
+
+def listing(folder, named):
+    """What is in FOLDER, with the times of what was NAMED in the archive."""
+    found = {}
+    for path in folder.rglob("*"):
+        name, status = str(path.relative_to(folder)), path.lstat()
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        known = name in named and not path.is_symlink()
+        found[name] = (status.st_mode, status.st_nlink, content, status.st_mtime if known else None)
+    return found
+
+
+def sparse(size, *pieces):
+    """An archive with one file of SIZE, in GNU's old format, of PIECES that lie at their offsets."""
+    info = tarfile.TarInfo("holes")
+    info.type, info.size, info.mode = tarfile.GNUTYPE_SPARSE, sum(len(data) for _, data in pieces), 0o644
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT)[-512:])
+    for number, (offset, data) in enumerate(pieces):
+        place = 386 + 24 * number
+        block[place : place + 24] = b"%011o\0%011o\0" % (offset, len(data))
+    block[482] = 0
+    block[483:495] = b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    content = b"".join(data for _, data in pieces)
+    return io.BytesIO(bytes(block) + content.ljust(-len(content) % 512 + len(content), b"\0") + b"\0" * 1024)
+
+
+@pytest.mark.parametrize("pieces", [[(0, b"a"), (2**30, b"b" * 700)], [(2**20, b"c")], [(2**31, b"")]])
+def test_holes_stay_holes(target, pieces):
+    """A file of gigabytes that takes a few blocks."""
+    size = 2**31
+    unpack(sparse(size, *pieces), target)
+    status = (target / "holes").stat()
+    assert (status.st_size, status.st_blocks * 512 < 2**20) == (size, True)
+    with (target / "holes").open("rb") as file:
+        for offset, data in pieces:
+            file.seek(max(0, offset - 3))
+            assert file.read(len(data) + 3).strip(b"\0") == data
+
+
+def test_a_file_that_ends_too_soon_is_an_error(target):
+    """And nothing of it appears under the name that was asked for."""
+    whole = archive(member("a", data=b"x" * 1000)).getvalue()
+    with pytest.raises(SandboxError, match="unexpected end of data"):
+        unpack(io.BytesIO(whole[:1000]), target, only="a")
+    assert list(target.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_and_not_written_to(target):
+    """Another name of a file keeps what it had; a second time the same archive gives the same."""
+    (target / "out").mkdir()
+    (target / "out/file").write_text("old")
+    os.link(target / "out/file", target / "kept")
+    os.mkfifo(target / "out/other")
+    for _ in range(2):
+        unpack(
+            archive(folder("out"), member("out/file", data=b"new"), member("out/other"), hard("out/x", "out/file")),
+            target,
+            only="out",
+        )
+        assert (target / "out/file").read_bytes() == (target / "out/x").read_bytes() == b"new"
+    assert ((target / "out/other").read_bytes(), (target / "kept").read_text()) == (b"", "old")
+
+
+def test_a_link_in_a_folders_place_is_named_in_the_error(target):
+    """It may be the user's own, and lead to within; what to do is said."""
+    (target / "out").mkdir()
+    (target / "big").mkdir()
+    (target / "out/sub").symlink_to("../big")
+    with pytest.raises(HostPathError, match="out/sub is a link"):
+        unpack(archive(folder("out"), member("out/sub/file")), target, only="out")
+    assert list((target / "big").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_where_there_are_no_links_what_they_lead_to_is_made_again(target, monkeypatch, code):
+    """A stick, or a folder that is shared with a virtual machine. What leads nowhere is an error."""
+
+    def no_link(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "symlink", no_link)
+    contents = [folder("p"), member("p/f", data=b"x", mode=0o755), hard("p/same", "p/f"), hard("again", "p/same")]
+    unpack(archive(*contents, link("p/l", "same"), link("to-folder", "p")), target)
+    for name in ("p/same", "again", "p/l"):
+        made = target / name
+        assert (made.read_bytes(), made.is_symlink(), made.stat().st_nlink) == (b"x", False, 1)
+        assert made.stat().st_mode & 0o777 == 0o755
+    assert list((target / "to-folder").iterdir()) == []
+    with pytest.raises(OSError):  # noqa: PT011 - as the system says it
+        unpack(archive(link("dangling", "nothing")), target)

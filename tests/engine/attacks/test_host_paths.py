@@ -11,6 +11,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import anyio
@@ -498,6 +499,49 @@ def through_links(tar, members, folder, only):
     tar.fileobj.seek(0)
     with tarfile.open(fileobj=tar.fileobj._file) as again:
         again.extractall(folder, filter="fully_trusted")
+
+
+SWAPPED = {"a folder": "d", "a folder above": "", "a file": "d/evil", "a folder that was there": "d"}
+
+
+@attack("host path: swapped while a download is unpacked", SWAPPED)
+async def test_what_is_swapped_under_a_download_is_not_written_to(row, defended, pool, victim, request, monkeypatch):
+    """Into the workspace of a live run, which waits until a file of it was judged, and is not yet open."""
+    results = pool / "ws/results"
+    if "there" in request.node.name:
+        (results / "out/d").mkdir(parents=True)
+    real = tarfile.data_filter
+
+    def judge(member, place):
+        judged = real(member, place)
+        if member.name == "out/d/evil":
+            (out,) = [*results.glob(".moat-*/out"), *results.glob("out")]
+            there = out / row
+            if there.exists():
+                there.rename(pool / "ws/gone")
+            there.symlink_to({"d": victim, "d/evil": victim / "key", "": pool / "decoy"}[row])
+        return judged
+
+    (pool / "decoy/d").symlink_to(victim)
+    monkeypatch.setattr(tarfile, "data_filter", judge)
+    if not defended:
+        monkeypatch.setattr("moat_core.runtime.unpack._extract", by_path)
+    async with Moat() as moat, moat.run(pool / "ws", sandbox=False) as run:
+        await run.exec(["sh", "-c", "mkdir -p /tmp/out/d; echo evil >/tmp/out/d/evil"], check=True)
+        try:
+            await run.download("/tmp/out", results)
+        except (MoatError, OSError):
+            pass
+    return harm(victim)
+
+
+def by_path(tar, members, folder, only):
+    """Unpack as it was done before folders were held."""
+    with tempfile.TemporaryDirectory(prefix=".moat-", dir=folder, ignore_cleanup_errors=True) as partial:
+        fresh = not os.path.lexists(folder / only)
+        tar.extractall(partial if fresh else folder, members=members, filter=tarfile.data_filter)
+        if fresh:
+            os.rename(Path(partial, only), folder / only)
 
 
 @attack("host paths", ["the file", "its folder"])

@@ -111,6 +111,38 @@ async def test_what_arrives_is_as_it_was_sent(tmp_path):
     assert (root / os.fsdecode(b"\xff")).read_bytes() == b"\0"
 
 
+async def test_a_file_that_another_took_the_place_of_is_not_written_to(tmp_path):
+    """Between its name and its content, by somebody who can write to the folder as well."""
+    root = tmp_path / "root"
+    (handler, *_) = filesend.methods({"0": root}, lambda _: None)["/moby.filesync.v1.FileSend/DiffCopy"]
+    sender = Sender([Stat(path=b"f", mode=0o644), Stat(path=b"g", mode=0o644)])
+    real = sender.send_message
+
+    async def send(raw):
+        if Packet.decode(raw.encode()).type == PacketType.REQ and not (root / "moved").exists():
+            (root / "f").rename(root / "moved")
+            (root / "f").write_text("theirs")
+        await real(raw)
+
+    sender.send_message = send
+    with pytest.raises(GRPCError, match="another file in the place"):
+        await handler(sender)
+    assert (root / "f").read_text() == "theirs"
+
+
+async def test_what_is_in_the_way_makes_way(tmp_path):
+    """A file for a folder, an empty folder for a file; a full one does not."""
+    root = tmp_path / "root"
+    (root / "empty").mkdir(parents=True)
+    (root / "full/sub").mkdir(parents=True)
+    (root / "file").write_text("old")
+    entries = [Stat(path=b"empty", mode=0o644), Stat(path=b"file", mode=DIR | 0o755)]
+    assert not await receive(root, entries, {0: b"new"})
+    assert ((root / "empty").read_bytes(), (root / "file").is_dir()) == (b"new", True)
+    assert await receive(root, [Stat(path=b"full", mode=0o644)])
+    assert os.listdir(root / "full") == ["sub"]
+
+
 async def test_a_sender_that_breaks_off_or_lies_is_told(tmp_path):
     """It ends; data that nobody asked for is not taken."""
     (handler, *_) = filesend.methods({"0": tmp_path / "r"}, lambda _: None)["/moby.filesync.v1.FileSend/DiffCopy"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat as modes
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,15 @@ import attrs
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from moat_core.host_tree import open_tree, write_all
+from moat_core.host_tree import write_all
 from moat_plugins.buildkit.errors import ExportError
+from moat_plugins.buildkit.places import open_folder
 from moat_plugins.buildkit.wire.codec import Message
 from moat_plugins.buildkit.wire.control import BytesMessage
 from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat
 
 if TYPE_CHECKING:
+    from moat_core.host_path import IsShared
     from moat_core.host_tree import HostTree
     from moat_plugins.buildkit.h2 import Method
 
@@ -52,11 +55,14 @@ class _Raw(Message):
         return cls(data)
 
 
-def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None]) -> dict[str, Method]:
+def methods(
+    targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None], given: IsShared | None = None
+) -> dict[str, Method]:
     """Return the service for TARGETS: the exporter's number -> a sink for its archive, or a folder for its files.
 
     Args:
         targets: See above.
+        given: Tells which folders runs were given to write to, see `places`.
         fail: Told why, when a result cannot be taken; whatever a sink raises is told as it is.
     """
     if not targets:
@@ -71,14 +77,14 @@ def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None
             raise GRPCError(Status.NOT_FOUND, f"there is no exporter {number!r}")
         try:
             if isinstance(target, Path):
-                await anyio.to_thread.run_sync(lambda: target.mkdir(parents=True, exist_ok=True))
-                with open_tree(target, replaces=True) as tree:
+                with ExitStack() as stack:
+                    tree = await anyio.to_thread.run_sync(stack.enter_context, open_folder(target, given))
                     await _Receiving(stream, tree).run()
             else:
                 while (raw := await stream.recv_message()) is not None:
                     await target(BytesMessage.decode(raw.data).data)
         except (OSError, ValueError) as error:
-            text = f"the result cannot be written: {error}"
+            text = f"the result cannot be written: {error} {getattr(error, 'hint', '')}".rstrip()
             fail(ExportError(text))
             raise GRPCError(Status.UNKNOWN, text) from None
         except (GRPCError, StreamTerminatedError):

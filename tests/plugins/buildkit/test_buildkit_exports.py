@@ -39,10 +39,10 @@ class Sender:
             self.queue.append(Packet(type=PacketType.FIN))
 
 
-async def receive(root, entries, contents=()):
+async def receive(root, entries, contents=(), given=None):
     """Receive into ROOT; return why it failed."""
     why = []
-    (handler, *_) = filesend.methods({"0": root}, why.append)["/moby.filesync.v1.FileSend/DiffCopy"]
+    (handler, *_) = filesend.methods({"0": root}, why.append, given)["/moby.filesync.v1.FileSend/DiffCopy"]
     sender = Sender(entries, contents)
     try:
         await handler(sender)
@@ -77,6 +77,17 @@ async def test_nothing_is_written_through_a_link(tmp_path):
     assert not await receive(root, [Stat(path=b"over", mode=0o600, mod_time=5)], {0: b"mine"})
     assert list(outside.iterdir()) == []
     assert ((root / "over").read_bytes(), (root / "over").is_symlink()) == (b"mine", False)
+
+
+async def test_a_target_that_is_a_link_is_refused(tmp_path):
+    """An agent may have left it; the error says what to do. What was given is known: below that, no link at all."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root").symlink_to("outside")
+    (why,) = await receive(tmp_path / "root", [Stat(path=b"f", mode=0o644)])
+    assert "root is a link: nothing is written through it. Take the link away" in str(why)
+    (why,) = await receive(tmp_path / "root/sub", [Stat(path=b"f", mode=0o644)], given=lambda *_: True)
+    assert "in a folder that a run can write to" in str(why)
+    assert os.listdir(tmp_path / "outside") == []
 
 
 async def test_a_name_of_a_file_outside_is_refused(tmp_path):

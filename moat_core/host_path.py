@@ -65,6 +65,11 @@ class HeldPath(HostPath):
         super().__init__(path, status, shared)
         self.fd = fd
 
+    @property
+    def place(self) -> str:
+        """A path that leads to it as long as it is held, whatever becomes of the one that led there (proc(5), fd)."""
+        return f"/proc/self/fd/{self.fd}" if self.fd >= 0 else self.path
+
     def close(self) -> None:
         """Let go of it. Twice is fine."""
         fd, self.fd = self.fd, -1

@@ -47,7 +47,7 @@ class HostTree:
         self._root = fd
         self._replaces = replaces
         # Most of what is made is in the same folder as what was made before.
-        self._names: list[bytes] = []
+        self._names: list[str] = []
         try:
             self._here = os.dup(fd)
         except OSError:
@@ -103,7 +103,7 @@ class HostTree:
 
     def make_link(self, path: str | bytes, target: str | bytes) -> None:
         """Make the symbolic link PATH. Where it leads is the caller's to judge."""
-        self._make(path, lambda folder, name: os.symlink(os.fsencode(target), name, dir_fd=folder))
+        self._make(path, lambda folder, name: os.symlink(os.fsdecode(target), name, dir_fd=folder))
 
     def make_pipe(self, path: str | bytes, mode: int) -> None:
         """Make the named pipe PATH."""
@@ -160,7 +160,7 @@ class HostTree:
         name = f".moat-{secrets.token_hex(8)}"
         os.mkdir(name, 0o700, dir_fd=self._root)
         try:
-            with HostTree(_enter(self._root, os.fsencode(name))) as tree:
+            with HostTree(_enter(self._root, name)) as tree:
                 try:
                     yield tree, name
                 finally:
@@ -174,7 +174,7 @@ class HostTree:
         """Move what is called NAME from the top of OTHER to the top of this one, at once and whole."""
         os.rename(name, name, src_dir_fd=other._root, dst_dir_fd=self._root)
 
-    def _make(self, path: str | bytes, make: Callable[[int, bytes], _T]) -> _T:
+    def _make(self, path: str | bytes, make: Callable[[int, str], _T]) -> _T:
         folder, name = self._above(path)
         try:
             return make(folder, name)
@@ -182,7 +182,7 @@ class HostTree:
             self._make_way(folder, name)
             return make(folder, name)
 
-    def _make_way(self, folder: int, name: bytes) -> None:
+    def _make_way(self, folder: int, name: str) -> None:
         """Remove what is in the way: never a folder with something in it."""
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -195,7 +195,7 @@ class HostTree:
         else:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), _where(folder, name))
 
-    def _above(self, path: str | bytes, *, make: bool = True) -> tuple[int, bytes]:
+    def _above(self, path: str | bytes, *, make: bool = True) -> tuple[int, str]:
         """Return the folder that PATH is in, open until we are asked for another one, and the name in it."""
         *above, name = _split(path)
         if above != self._names:
@@ -204,7 +204,7 @@ class HostTree:
             self._names, self._here = above, there
         return self._here, name
 
-    def _walk(self, names: list[bytes], *, make: bool) -> int:
+    def _walk(self, names: list[str], *, make: bool) -> int:
         """Open the folder that NAMES lead to, one after the other."""
         here = os.dup(self._root)
         try:
@@ -262,14 +262,14 @@ def write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _split(path: str | bytes) -> list[bytes]:
-    parts = os.fsencode(path).split(b"/")
-    if any(part in {b"", b".", b".."} or b"\0" in part for part in parts):
+def _split(path: str | bytes) -> list[str]:
+    parts = os.fsdecode(path).split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
         raise ValueError(f"it names {os.fsdecode(path)!r}")
     return parts
 
 
-def _enter(folder: int, name: bytes, flags: int = _FOLDER) -> int:
+def _enter(folder: int, name: str, flags: int = _FOLDER) -> int:
     """Open the folder called NAME in FOLDER, which is no link."""
     try:
         return os.open(name, flags, dir_fd=folder)
@@ -278,22 +278,23 @@ def _enter(folder: int, name: bytes, flags: int = _FOLDER) -> int:
             where = _where(folder, name)
             message = f"{where} is a link: nothing is written through it."
             raise HostPathError(message, hint=_HINT, link=where) from error
+        error.filename = _where(folder, name)
         raise
 
 
-def _is_link(folder: int, name: bytes) -> bool:
+def _is_link(folder: int, name: str) -> bool:
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return False
 
 
-def _where(folder: int, name: bytes) -> str:
+def _where(folder: int, name: str) -> str:
     """Return where it is, to be shown."""
     try:
-        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(name))
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
     except OSError:  # no /proc
-        return os.fsdecode(name)
+        return name
 
 
 def _take_apart(top: int, name: str) -> None:
@@ -302,7 +303,7 @@ def _take_apart(top: int, name: str) -> None:
         return
     except (IsADirectoryError, PermissionError):  # the latter is macOS's word for the former
         pass
-    inner = _enter(top, os.fsencode(name), _READ)
+    inner = _enter(top, name, _READ)
     try:
         for each in os.listdir(inner):
             try:

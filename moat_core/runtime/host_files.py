@@ -38,9 +38,9 @@ def pack(source: HeldPath, out: IO[bytes]) -> None:
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         name = os.path.basename(source.path)
         if not source.is_folder:
-            _add_file(tar, name, _place_of(source), None)
+            _add_file(tar, name, source.place, None)
             return
-        top = f"{_place_of(source)}/."  # the folder, not the link that stands for it in /proc
+        top = f"{source.place}/."  # the folder, not the link that stands for it in /proc
         tar.addfile(tar.gettarinfo(top, name))
         # fwalk opens each folder by its name in the one above, and sees that it is no link.
         for place, folders, files, fd in os.fwalk(top, follow_symlinks=False):
@@ -88,7 +88,7 @@ def make_folder(path: Path, given: IsShared) -> Iterator[Path]:
             held = _make_below(held, name)
         if not held.is_folder:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        yield Path(_place_of(held))
+        yield Path(held.place)
     finally:
         held.close()
 
@@ -107,7 +107,3 @@ def _make_below(held: HeldPath, name: str) -> HeldPath:
     finally:
         held.close()
     return HeldPath(there, place, os.fstat(there), held.shared)
-
-
-def _place_of(held: HeldPath) -> str:
-    return f"/proc/self/fd/{held.fd}" if held.fd >= 0 else held.path

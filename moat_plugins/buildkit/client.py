@@ -31,6 +31,7 @@ from moat_plugins.buildkit.wire import control
 if TYPE_CHECKING:
     import ssl
 
+    from moat_core.host_path import IsShared
     from moat_plugins.buildkit.session.auth import Credentials
     from moat_plugins.buildkit.session.filesend import Sink
     from moat_plugins.buildkit.session.secrets import Secret
@@ -152,6 +153,7 @@ class BuildKit:
         entitlements: Sequence[str] = (),
         attributes: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
+        given: IsShared | None = None,
     ) -> BuildResult:
         """Build a Dockerfile.
 
@@ -166,6 +168,7 @@ class BuildKit:
             outputs: By default an image in the engine, named by TAGS; for a daemon the cache alone.
             attributes: Further attributes of the frontend, as BuildKit names them.
             on_event: Told each event of `progress`; it may be ``async``.
+            given: ``run.given``: OUTPUTS may be links then, but not where a run could write. Without, none may be.
 
         Raises:
             ValueError: Files in memory have paths that cannot be.
@@ -174,15 +177,13 @@ class BuildKit:
         """
         tags, platforms = ([each] if isinstance(each, str) else each for each in (tags, platforms))
         sources, filename = _make_sources(context, dockerfile, dockerfile_text)
-        frontend = {"filename": filename} | _add_contexts(sources, contexts or {})
-        frontend |= _make_attributes(
+        frontend = {"filename": filename} | _add_contexts(sources, contexts or {}) | _make_attributes(
             target=target, build_args=build_args, labels=labels, platforms=platforms, no_cache=no_cache, pull=pull,
             extra_hosts=extra_hosts, network=network, cache_from=cache_from,
-        )  # fmt: skip
-        frontend |= attributes or {}
+        ) | dict(attributes or {})  # fmt: skip
         wanted = list(outputs) if outputs is not None else default_outputs(self.endpoint)
-        async with open_targets(wanted) as targets:
-            session = self._make_session(sources, targets, secrets, ssh, credentials)
+        async with open_targets(wanted, given) as targets:
+            session = self._make_session(sources, targets, secrets, ssh, credentials, given=given)
             request = _make_request(frontend, wanted, tags, entitlements, (cache_from, cache_to))
             response = await solve(self._channel, session, request, on_event)
         image = response.get("containerimage.config.digest") or response.get("containerimage.digest", "")
@@ -195,12 +196,14 @@ class BuildKit:
         wanted_secrets: Mapping[str, Secret] | None,
         agents: Mapping[str, str | Path] | None,
         credentials: Credentials | None,
+        *,
+        given: IsShared | None,
     ) -> Session:
         methods: dict[str, Any] = {}
         session = Session(methods, shared_key=sources["context"].shared_key)
         methods |= health.methods()
         methods |= filesync.methods(sources, session.fail)
-        methods |= filesend.methods(targets, session.fail)
+        methods |= filesend.methods(targets, session.fail, given)
         methods |= auth.methods(credentials or auth.find_credentials)
         if wanted_secrets:
             methods |= secrets.methods(wanted_secrets)

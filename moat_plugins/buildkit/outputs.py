@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio
+import anyio.to_thread
 import attrs
 
 from moat_plugins.buildkit.errors import ExportError
+from moat_plugins.buildkit.places import explain, open_archive
 
 if TYPE_CHECKING:
+    from moat_core.host_path import IsShared
     from moat_plugins.buildkit.dial import Endpoint
+    from moat_plugins.buildkit.places import Archive
     from moat_plugins.buildkit.session.filesend import Sink
 
 __all__ = ["Output", "default_outputs", "open_targets"]
@@ -57,8 +59,13 @@ def default_outputs(endpoint: Endpoint) -> list[Output]:
 
 
 @asynccontextmanager
-async def open_targets(outputs: Sequence[Output]) -> AsyncIterator[dict[str, Sink | Path]]:
+async def open_targets(
+    outputs: Sequence[Output], given: IsShared | None = None
+) -> AsyncIterator[dict[str, Sink | Path]]:
     """Yield what takes each output, by its number; an archive's file is complete or not there.
+
+    Args:
+        given: Tells which folders runs were given to write to, see `places`.
 
     Raises:
         ExportError: An output has nowhere to go, or its file cannot be written.
@@ -66,31 +73,28 @@ async def open_targets(outputs: Sequence[Output]) -> AsyncIterator[dict[str, Sin
     if problems := list(_find_problems(outputs)):
         raise ExportError("\n".join(problems))
     targets: dict[str, Sink | Path] = {}
-    files: list[tuple[Any, Path, Path]] = []
-    try:
+    archives: list[tuple[Archive, Path]] = []
+    async with AsyncExitStack() as stack:
         for number, output in enumerate(outputs):
             if output.to is None:
                 continue
             if output.type == "local" or not isinstance(output.to, Path):
                 targets[str(number)] = output.to
                 continue
-            file, part = await _open_part(output.to)
-            files.append((file, part, output.to))
-            targets[str(number)] = _sink_of(file)
+            archive = await stack.enter_async_context(open_archive(output.to, given))
+            archives.append((archive, output.to))
+            targets[str(number)] = archive.write
         yield targets
-        for file, part, path in files:
-            await _finish(file, part, path)
-    finally:
-        with anyio.CancelScope(shield=True):
-            for file, part, path in files:
-                await file.aclose()
-                if part != path.resolve():
-                    await anyio.Path(part).unlink(missing_ok=True)
+        for archive, path in archives:
+            try:
+                await anyio.to_thread.run_sync(archive.finish)
+            except OSError as error:
+                raise ExportError(f"The result cannot be written to {path}: {explain(error)}") from error
 
 
 def _find_problems(outputs: Sequence[Output]) -> Iterator[str]:
     """Without these, the daemon would wait for somebody to take the result, or two results be written into one file."""
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for output in outputs:
         if output.type == "local" and not isinstance(output.to, Path):
             yield "The output 'local' needs a folder to go to: Output('local', Path('out'))."
@@ -101,37 +105,9 @@ def _find_problems(outputs: Sequence[Output]) -> Iterator[str]:
         elif output.to is not None and output.type not in _TAKEN:
             yield f"The output '{output.type}' stays where it is built: leave out where it is to go."
         elif isinstance(output.to, Path):
-            path = output.to.resolve()
+            path = os.path.realpath(output.to)
             if path in taken:
                 yield f"Two outputs go to {output.to}: give each its own."
             taken.add(path)
-            if output.type != "local" and path.is_dir():
+            if output.type != "local" and os.path.isdir(path):
                 yield f"The output '{output.type}' is a file, and {output.to} is a folder."
-
-
-async def _open_part(path: Path) -> tuple[Any, Path]:
-    """Open a file beside PATH that becomes it; what is no file, such as a pipe or a device, is written to itself."""
-    path = path.resolve()
-    try:
-        if path.exists() and not path.is_file():
-            return await anyio.open_file(path, "wb"), path
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        return await anyio.open_file(part, "xb"), part
-    except OSError as error:
-        raise ExportError(f"The result cannot be written to {path}: {error.strerror}.") from error
-
-
-async def _finish(file: Any, part: Path, path: Path) -> None:
-    try:
-        await file.aclose()
-        if part != path.resolve():
-            await anyio.Path(part).rename(path.resolve())
-    except OSError as error:
-        raise ExportError(f"The result cannot be written to {path}: {error.strerror}.") from error
-
-
-def _sink_of(file: Any) -> Sink:
-    async def sink(data: bytes) -> None:
-        await file.write(data)
-
-    return sink

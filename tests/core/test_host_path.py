@@ -156,3 +156,11 @@ def test_below_a_folder_links_lead_nowhere_else(tree):
             open_below(folder, "out", as_root=True)
     finally:
         os.close(folder)
+
+
+def test_what_is_held_has_a_place_that_leads_to_it(tree):
+    """Whatever becomes of the path."""
+    with hold(tree / "secret") as held:
+        (tree / "secret").rename(tree / "moved")
+        (tree / "secret").mkdir()
+        assert os.listdir(held.place) == ["key"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat as modes
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,16 @@ import attrs
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from moat_core.host_tree import write_all
 from moat_plugins.buildkit.errors import ExportError
+from moat_plugins.buildkit.places import open_folder
 from moat_plugins.buildkit.wire.codec import Message
 from moat_plugins.buildkit.wire.control import BytesMessage
 from moat_plugins.buildkit.wire.session import Packet, PacketType, Stat
 
 if TYPE_CHECKING:
+    from moat_core.host_path import IsShared
+    from moat_core.host_tree import HostTree
     from moat_plugins.buildkit.h2 import Method
 
 __all__ = ["Sink", "methods"]
@@ -51,11 +55,14 @@ class _Raw(Message):
         return cls(data)
 
 
-def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None]) -> dict[str, Method]:
+def methods(
+    targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None], given: IsShared | None = None
+) -> dict[str, Method]:
     """Return the service for TARGETS: the exporter's number -> a sink for its archive, or a folder for its files.
 
     Args:
         targets: See above.
+        given: Tells which folders runs were given to write to, see `places`.
         fail: Told why, when a result cannot be taken; whatever a sink raises is told as it is.
     """
     if not targets:
@@ -70,12 +77,14 @@ def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None
             raise GRPCError(Status.NOT_FOUND, f"there is no exporter {number!r}")
         try:
             if isinstance(target, Path):
-                await _Receiving(stream, target).run()
+                with ExitStack() as stack:
+                    tree = await anyio.to_thread.run_sync(stack.enter_context, open_folder(target, given))
+                    await _Receiving(stream, tree).run()
             else:
                 while (raw := await stream.recv_message()) is not None:
                     await target(BytesMessage.decode(raw.data).data)
         except (OSError, ValueError) as error:
-            text = f"the result cannot be written: {error}"
+            text = f"the result cannot be written: {error} {getattr(error, 'hint', '')}".rstrip()
             fail(ExportError(text))
             raise GRPCError(Status.UNKNOWN, text) from None
         except (GRPCError, StreamTerminatedError):
@@ -90,35 +99,31 @@ def methods(targets: Mapping[str, Sink | Path], fail: Callable[[Exception], None
 class _Receiving:
     """One ``local`` export."""
 
-    def __init__(self, stream: Any, root: Path) -> None:
-        self._stream, self._root = stream, root
+    def __init__(self, stream: Any, tree: HostTree) -> None:
+        self._stream, self._tree = stream, tree
         self._stats: list[Stat] = []
-        self._root_fd = -1
-        self._asked: set[int] = set()
+        self._asked: dict[int, tuple[int, int]] = {}
         self._open: dict[int, int] = {}
 
     async def run(self) -> None:
-        await anyio.to_thread.run_sync(lambda: self._root.mkdir(parents=True, exist_ok=True))
-        self._root_fd = root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            await self._receive(root)
+            await self._receive()
             # Folders' modes and times come last: what is written in them changes those. But before the end is told:
             # then the build is over, and so are we.
-            await anyio.to_thread.run_sync(self._finish_folders, root)
+            await anyio.to_thread.run_sync(self._finish_folders)
             await self._send(Packet(type=PacketType.FIN))
             while (await self._next()).type != PacketType.FIN:
                 pass
         finally:
             for file in self._open.values():
                 os.close(file)
-            os.close(root)
 
-    async def _receive(self, root: int) -> None:
+    async def _receive(self) -> None:
         listed = False
         while True:
             packet = await self._next()
             if packet.type == PacketType.STAT and packet.stat is not None:
-                await self._entry(root, packet.stat)
+                await self._entry(packet.stat)
             elif packet.type == PacketType.STAT:
                 listed = True
             elif packet.type == PacketType.DATA:
@@ -128,10 +133,10 @@ class _Receiving:
             if listed and not self._asked:
                 break
 
-    def _finish_folders(self, root: int) -> None:
+    def _finish_folders(self) -> None:
         for each in reversed(self._stats):
             if each.mode & _DIR:
-                _finish_folder(root, each)
+                _finish_folder(self._tree, each)
 
     async def _next(self) -> Packet:
         raw = await self._stream.recv_message()
@@ -142,13 +147,14 @@ class _Receiving:
     async def _send(self, packet: Packet) -> None:
         await self._stream.send_message(_Raw(packet.encode()))
 
-    async def _entry(self, root: int, entry: Stat) -> None:
+    async def _entry(self, entry: Stat) -> None:
         number = len(self._stats)
         if number >= _MOST_ENTRIES:
             raise ValueError(f"it has more than {_MOST_ENTRIES} entries")
         self._stats.append(entry)
-        if await anyio.to_thread.run_sync(_make, root, entry):
-            self._asked.add(number)
+        made = await anyio.to_thread.run_sync(_make, self._tree, entry)
+        if made is not None:
+            self._asked[number] = made
             await self._send(Packet(type=PacketType.REQ, id=number))
 
     async def _data(self, packet: Packet) -> None:
@@ -160,106 +166,46 @@ class _Receiving:
         if file is None:
             if len(self._open) >= _MOST_OPEN:
                 raise ValueError("it sends too many files at once")
-            file = await anyio.to_thread.run_sync(_open_again, self._root_fd, entry.path)
+            file = await anyio.to_thread.run_sync(self._tree.open_file, entry.path, self._asked[packet.id])
             self._open[packet.id] = file
         if packet.data:
-            await anyio.to_thread.run_sync(_write_all, file, packet.data)
+            await anyio.to_thread.run_sync(write_all, file, packet.data)
             return
-        self._asked.remove(packet.id)
+        del self._asked[packet.id]
         del self._open[packet.id]
         os.fchmod(file, _mode(entry))
         os.utime(file, ns=(entry.mod_time, entry.mod_time))
         os.close(file)
 
 
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def _make(tree: HostTree, entry: Stat) -> tuple[int, int] | None:
+    """Make an entry; return what a file is known by whose content is to be asked for."""
+    if entry.mode & _DIR:
+        tree.make_folder(entry.path, 0o700)
+    elif entry.mode & _SPECIAL:
+        pass  # a device: only root could make one, and nobody wants it
+    elif entry.mode & _PIPE:
+        tree.make_pipe(entry.path, entry.mode & 0o777)
+    elif entry.mode & _LINK:
+        tree.make_link(entry.path, entry.linkname)
+        tree.stamp_link(entry.path, entry.mod_time)
+    elif entry.linkname:
+        tree.make_name(entry.path, entry.linkname)
+    else:
+        file = tree.make_file(entry.path)
+        found = os.fstat(file)
+        os.close(file)
+        return found.st_dev, found.st_ino
+    return None
 
 
-def _parent(root: int, path: bytes) -> tuple[int, bytes]:
-    """Open the folder that PATH is in, through no link, and return it with the name."""
-    parts = path.split(b"/")
-    if not path or any(part in {b"", b".", b".."} for part in parts) or b"\0" in path:
-        raise ValueError(f"it names {os.fsdecode(path)!r}")
-    folder = os.dup(root)
+def _finish_folder(tree: HostTree, entry: Stat) -> None:
+    made = tree.open_folder(entry.path)
     try:
-        for part in parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-    except BaseException:
-        os.close(folder)
-        raise
-    return folder, parts[-1]
-
-
-def _open_again(root: int, path: bytes) -> int:
-    """Open a file that was made, unless something else has taken its place."""
-    folder, name = _parent(root, path)
-    try:
-        return os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        os.fchmod(made, _mode(entry))
+        os.utime(made, ns=(entry.mod_time, entry.mod_time))
     finally:
-        os.close(folder)
-
-
-def _make(root: int, entry: Stat) -> bool:
-    """Make an entry; return whether its content is to be asked for."""
-    folder, name = _parent(root, entry.path)
-    try:
-        if entry.mode & _DIR:
-            _remove(folder, name, keep_folder=True)
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=folder)
-            return False
-        if entry.mode & _SPECIAL:
-            return False  # a device: only root could make one, and nobody wants it
-        _remove(folder, name)
-        if entry.mode & _PIPE:
-            os.mkfifo(name, entry.mode & 0o777, dir_fd=folder)
-            return False
-        if entry.mode & _LINK:
-            os.symlink(entry.linkname, name, dir_fd=folder)
-            os.utime(name, ns=(entry.mod_time, entry.mod_time), dir_fd=folder, follow_symlinks=False)
-            return False
-        if entry.linkname:
-            other, first = _parent(root, entry.linkname)
-            try:
-                os.link(first, name, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
-            finally:
-                os.close(other)
-            return False
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder))
-        return True
-    finally:
-        os.close(folder)
-
-
-def _remove(folder: int, name: bytes, *, keep_folder: bool = False) -> None:
-    """Remove what is in the way: never a folder with something in it."""
-    try:
-        found = os.lstat(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-    if modes.S_ISDIR(found.st_mode):
-        if not keep_folder:
-            os.rmdir(name, dir_fd=folder)
-        return
-    os.unlink(name, dir_fd=folder)
-
-
-def _finish_folder(root: int, entry: Stat) -> None:
-    folder, name = _parent(root, entry.path)
-    try:
-        made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-        try:
-            os.fchmod(made, _mode(entry))
-            os.utime(made, ns=(entry.mod_time, entry.mod_time))
-        finally:
-            os.close(made)
-    finally:
-        os.close(folder)
+        os.close(made)
 
 
 def _mode(entry: Stat) -> int:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,7 +27,9 @@ from moat_core.errors import HostPathError, MoatError, PlanError
 from moat_core.host_path import hold, nobody
 from moat_core.store import Store
 from moat_core.store.given import Given
-from moat_plugins.buildkit.api import DiskSource
+from moat_plugins.buildkit import outputs
+from moat_plugins.buildkit.api import BuildKit, DiskSource, ExportError, Output
+from moat_plugins.buildkit.session import filesend
 
 WRITE = "echo evil >/data/evil; echo evil >>/data; cat /data/key"
 
@@ -542,6 +545,41 @@ def by_path(tar, members, folder, only):
         tar.extractall(partial if fresh else folder, members=members, filter=tarfile.data_filter)
         if fresh:
             os.rename(Path(partial, only), folder / only)
+
+
+# Where a result is to go; whether it is known what runs were given to write to.
+RESULTS = {
+    "an archive": ("out.tar", False), "an archive of a name that is free": ("evil", False),
+    "an archive in a folder": ("up/evil", True), "files": ("dist", False), "files in a folder": ("up/evil", True),
+}  # fmt: skip
+
+
+@attack("host path: a build's result", RESULTS)
+async def test_a_builds_result_goes_through_a_link(row, defended, engine, pool, victim, request, monkeypatch):
+    """Into the workspace, where an agent has left links."""
+    (name, known), ws = row, pool / "ws"
+    for link, target in {"out.tar": "key", "evil": "evil", "up": "", "dist": ""}.items():
+        (ws / link).symlink_to(victim / target)
+    if not defended:
+        for where in (outputs, filesend):
+            real = "open_archive" if where is outputs else "open_folder"
+            resolved = partial(through_resolved, getattr(where, real))
+            monkeypatch.setattr(where, real, resolved)
+    given = (lambda _, path: path == str(ws)) if known else None
+    output = Output("local" if "files" in request.node.callspec.id else "tar", ws / name)
+    async with BuildKit.connect(f"docker+{engine}") as buildkit:
+        try:
+            await buildkit.build(
+                {"evil": b"evil"}, dockerfile_text="FROM scratch\nCOPY evil /", outputs=[output], given=given
+            )
+        except ExportError:
+            pass
+    return harm(victim)
+
+
+def through_resolved(real, path, given):
+    """Go where all links lead."""
+    return real(path.resolve(), None)
 
 
 @attack("host paths", ["the file", "its folder"])

@@ -39,10 +39,10 @@ class Sender:
             self.queue.append(Packet(type=PacketType.FIN))
 
 
-async def receive(root, entries, contents=()):
+async def receive(root, entries, contents=(), given=None):
     """Receive into ROOT; return why it failed."""
     why = []
-    (handler, *_) = filesend.methods({"0": root}, why.append)["/moby.filesync.v1.FileSend/DiffCopy"]
+    (handler, *_) = filesend.methods({"0": root}, why.append, given)["/moby.filesync.v1.FileSend/DiffCopy"]
     sender = Sender(entries, contents)
     try:
         await handler(sender)
@@ -79,6 +79,17 @@ async def test_nothing_is_written_through_a_link(tmp_path):
     assert ((root / "over").read_bytes(), (root / "over").is_symlink()) == (b"mine", False)
 
 
+async def test_a_target_that_is_a_link_is_refused(tmp_path):
+    """An agent may have left it; the error says what to do. What was given is known: below that, no link at all."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root").symlink_to("outside")
+    (why,) = await receive(tmp_path / "root", [Stat(path=b"f", mode=0o644)])
+    assert "root is a link: nothing is written through it. Take the link away" in str(why)
+    (why,) = await receive(tmp_path / "root/sub", [Stat(path=b"f", mode=0o644)], given=lambda *_: True)
+    assert "in a folder that a run can write to" in str(why)
+    assert os.listdir(tmp_path / "outside") == []
+
+
 async def test_a_name_of_a_file_outside_is_refused(tmp_path):
     """A hard link leads to what was sent only."""
     (tmp_path / "secret").write_text("s")
@@ -109,6 +120,38 @@ async def test_what_arrives_is_as_it_was_sent(tmp_path):
     assert stat.S_IMODE((root / "f").stat().st_mode) == 0o4755
     assert os.readlink(root / "l") == "d/x"
     assert (root / os.fsdecode(b"\xff")).read_bytes() == b"\0"
+
+
+async def test_a_file_that_another_took_the_place_of_is_not_written_to(tmp_path):
+    """Between its name and its content, by somebody who can write to the folder as well."""
+    root = tmp_path / "root"
+    (handler, *_) = filesend.methods({"0": root}, lambda _: None)["/moby.filesync.v1.FileSend/DiffCopy"]
+    sender = Sender([Stat(path=b"f", mode=0o644), Stat(path=b"g", mode=0o644)])
+    real = sender.send_message
+
+    async def send(raw):
+        if Packet.decode(raw.encode()).type == PacketType.REQ and not (root / "moved").exists():
+            (root / "f").rename(root / "moved")
+            (root / "f").write_text("theirs")
+        await real(raw)
+
+    sender.send_message = send
+    with pytest.raises(GRPCError, match="another file in the place"):
+        await handler(sender)
+    assert (root / "f").read_text() == "theirs"
+
+
+async def test_what_is_in_the_way_makes_way(tmp_path):
+    """A file for a folder, an empty folder for a file; a full one does not."""
+    root = tmp_path / "root"
+    (root / "empty").mkdir(parents=True)
+    (root / "full/sub").mkdir(parents=True)
+    (root / "file").write_text("old")
+    entries = [Stat(path=b"empty", mode=0o644), Stat(path=b"file", mode=DIR | 0o755)]
+    assert not await receive(root, entries, {0: b"new"})
+    assert ((root / "empty").read_bytes(), (root / "file").is_dir()) == (b"new", True)
+    assert await receive(root, [Stat(path=b"full", mode=0o644)])
+    assert os.listdir(root / "full") == ["sub"]
 
 
 async def test_a_sender_that_breaks_off_or_lies_is_told(tmp_path):

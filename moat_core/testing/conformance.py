@@ -343,7 +343,7 @@ class SandboxConformance(FileConformance):
 
 
 async def _type_again_and_again(process: Process, key: bytes) -> None:
-    """Type KEY, and again after a while: once, among all other tests, one had no effect in time; the cause is unknown."""
+    """Type KEY, and again after a while: once, among all other tests, one had no effect in time; nobody knows why."""
     while True:
         with suppress(OSError):  # it has just ended
             await process.write(key)

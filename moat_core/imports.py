@@ -50,9 +50,9 @@ def process_argv(module: str, *arguments: str) -> list[str]:
 def _needed_path() -> list[str]:
     """Return the folders of `sys.path` where things are installed, or from which something that is needed came."""
     site = sys.modules.get("site")
-    installed: list[str] = [] if site is None else [*site.getsitepackages(), site.getusersitepackages()]
-    if site is None:  # we were started as above, with nothing but what is needed
+    if site is None and sys.flags.isolated:  # we were started as above, with nothing but what is needed
         return list(sys.path)
+    installed: list[str] = [] if site is None else [*site.getsitepackages(), site.getusersitepackages()]
     came = {_entry_of(sys.modules[name]) for name in _NEEDED if name in sys.modules}
     path = (each for each in sys.path if each in installed or (each and os.path.abspath(each) in came))
     return [os.path.realpath(each) for each in path]

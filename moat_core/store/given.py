@@ -7,7 +7,8 @@ file of their own, for a state file that is lost. Stdlib only: `moat list` impor
 from __future__ import annotations
 
 import json
-import os
+
+from moat_core.store.journal import append_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ FILL = "INSERT OR IGNORE INTO given (path, identity) SELECT workspace, '' FROM r
 """For a file of before, or one that was made again: the workspaces of the runs that it knows."""
 _MOST = 100_000
 _ADD = "INSERT OR REPLACE INTO given (path, identity) VALUES (?, ?)"
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Given:
@@ -43,7 +43,7 @@ class Given:
             for row in rows:
                 known = connection.execute("SELECT 1 FROM given WHERE path = ? AND identity = ?", row).fetchone()
                 if known is None:  # most are given again and again, which costs no write
-                    _write_down(self._store.home, row)
+                    append_line(self._store.home.given, row)
                     connection.execute(_ADD, row)
                     connection.execute("DELETE FROM given WHERE id <= (SELECT MAX(id) FROM given) - ?", (_MOST,))
 
@@ -68,20 +68,6 @@ def recall_given(connection: sqlite3.Connection, home: Home) -> None:
             connection.execute(_ADD, (str(path), str(identity)))
         except (ValueError, TypeError):
             continue
-
-
-def _write_down(home: Home, row: tuple[str, str]) -> None:
-    """Write ROW into the second copy; that it cannot be written stops nothing."""
-    try:
-        descriptor = os.open(home.given, _FLAGS, 0o600)
-    except OSError:
-        return
-    try:
-        os.write(descriptor, json.dumps(row).encode() + b"\n")
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
 
 
 def _text(identity: tuple[int, int]) -> str:

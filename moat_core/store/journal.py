@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from moat_core.store.paths import Home
 
-__all__ = ["Told", "append", "read", "read_all"]
+__all__ = ["Told", "append", "append_line", "read", "read_all"]
 
 _NAME = "journal"
 _LIMIT_BYTES = 16 * 1024 * 1024
@@ -56,10 +56,18 @@ def append(home: Home, run_id: str, line: dict[str, Any], *, new: bool = False) 
         new: The run begins: make its folder.
     """
     folder = home.run_folder(run_id)
-    try:
-        if new:
+    if new:
+        try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor = os.open(os.path.join(folder, _NAME), _FLAGS, 0o600)
+        except OSError:
+            return
+    append_line(os.path.join(folder, _NAME), line)
+
+
+def append_line(path: str, line: object) -> None:
+    """Add LINE, as JSON, to the file PATH, made if it is not there; that it cannot be written stops nothing."""
+    try:
+        descriptor = os.open(path, _FLAGS, 0o600)
     except OSError:
         return
     try:

@@ -99,3 +99,14 @@ def test_our_own_code(monkeypatch):
     assert any(moat == each or moat.startswith(each + "/") for each in places)
     assert os.path.realpath(sys.prefix) in places
     assert not [one for one in places for other in places if one != other and one.startswith(other + "/")]
+
+
+def test_a_script_that_was_started_without_site_is_no_process_of_ours(tmp_path):
+    """`python -S` has the script's folder on its path, which is nothing that is needed."""
+    script = tmp_path / "script.py"
+    entries = [each for each in sys.path if each]
+    script.write_text(
+        f"import sys; sys.path += {entries!r}\nfrom moat_core import imports\nprint(imports.process_argv('m')[6])"
+    )
+    done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True, check=True)
+    assert str(tmp_path) not in done.stdout.splitlines()
